@@ -1,8 +1,8 @@
-"""The operations around the network, in C++: anchors, boxes, landmarks, NMS and the fused post-processing.
+"""The operations around the network, in C++: anchors, boxes, landmarks, NMS and fused post-processing.
 
 Arrays are float32 NumPy arrays; contiguous ones are read in place, others are copied once. Lengths are
-pixels, the origin is the top left corner of the image, boxes are (x1, y1, x2, y2) without "+1". All functions release
-the GIL while they compute and may be called from many threads.
+pixels, the origin is the top left corner of the image, boxes are (x1, y1, x2, y2) without "+1". All functions
+release the GIL while they compute and may be called from many threads.
 """
 
 from __future__ import annotations
