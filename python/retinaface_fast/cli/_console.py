@@ -23,7 +23,7 @@ def printable(text: str) -> str:
 
     Examples:
         >>> printable("caf\udce9.jpg")
-        'caf\\\udce9.jpg'
+        'caf\\udce9.jpg'
     """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retinaface_fast.errors import ImageError
+
 from ._outputs import WRITABLE_VIDEOS, part_of
 
 if TYPE_CHECKING:

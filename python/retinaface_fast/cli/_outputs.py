@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 
 from retinaface_fast.errors import ImageError
+
 from ._sources import VIDEO_SUFFIXES, Source
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
 
 class Inputs:
-    """The files that must not be written, recognised also through links and other spellings of their names."""
+    """The files that must not be written, recognised through links and other spellings."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self._identities = {identity for s in sources if (identity := _identity(s.path)) is not None}
@@ -185,7 +186,7 @@ class JsonLines:
 
 
 class Csv:
-    """One line for each face; a picture without a face has none, and failures go to the standard error only."""
+    """One row for each face: a picture without one has no row, and failures are on the standard error."""
 
     HEADER = (
         *("source", "frame", "face", "score", "x1", "y1", "x2", "y2"),

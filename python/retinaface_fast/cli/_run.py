@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from retinaface_fast.errors import RetinaFaceError
 from retinaface_fast.image import read_image
+
 from . import _console
 from ._frames import Frames, frame_writer
 from ._outputs import Csv, Inputs, JsonLines, Records, open_stream, unique, write_picture
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from retinaface_fast._typing import UInt8Array
     from retinaface_fast.detections import Detections
     from retinaface_fast.detector import FaceDetector
+
     from ._sources import NotFound, Source
 
 

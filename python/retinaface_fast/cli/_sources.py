@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 #: What is taken from a folder. A file that is named is tried whatever its name says.
 PICTURE_SUFFIXES = frozenset(
@@ -66,8 +69,8 @@ def expand(
     """List the pictures and videos that arguments of the command line stand for.
 
     Args:
-        arguments: Files, folders and patterns (`*`, `?`, `[...]`, and `**` for any depth). What exists is taken
-            as it is, also if its name has a star.
+        arguments: Files, folders and patterns (`*`, `?`, `[...]`, and `**` for any depth). What exists is
+            taken as it is, also if its name has a star.
         recursive: Whether folders are searched below their first level.
         excluded: Folders to leave out of the search: those that this run writes to.
 
@@ -113,7 +116,7 @@ def _by_pattern(pattern: str, *, barred: set[Path]) -> Iterator[Source]:
     parts = Path(pattern).parts
     first_magic = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     base = Path(*parts[:first_magic])
-    for name in sorted(glob.glob(pattern, recursive=True)):
+    for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 -- takes absolute ones too
         path = Path(name)
         if path.is_file() and not barred.intersection(path.resolve().parents):
             yield Source(path, path.relative_to(base))

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 import retinaface_fast
-
 from retinaface_fast.errors import RetinaFaceError
+
 from . import _console
 from .detect import detect
 from .info import info

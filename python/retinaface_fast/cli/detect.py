@@ -18,6 +18,7 @@ def detect(
         list[str] | None,
         typer.Argument(help='Pictures, videos, folders, or quoted patterns such as "photos/**/*.jpg".'),
     ] = None,
+    *,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Search folders at every depth.", rich_help_panel=_INPUT)
     ] = False,
@@ -111,8 +112,8 @@ def detect(
 ) -> None:
     """Find faces in pictures, videos and camera streams.
 
-    Goes on past broken files and ends with a summary. Exit code 0: all went well; 1: something failed; 2: wrong
-    usage; 130: interrupted.
+    Goes on past broken files and ends with a summary. Exit code 0: all went well; 1: something failed;
+    2: wrong usage; 130: interrupted.
     """
     if not sources and camera is None:
         raise typer.BadParameter("name at least one picture, video, folder or pattern, or a --camera")
@@ -131,6 +132,7 @@ def detect(
     targets = plan(found, output, inputs) if output is not None and found else None
 
     from retinaface_fast.detector import FaceDetector
+
     from ._run import Plan, Run
 
     try:
