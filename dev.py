@@ -118,8 +118,12 @@ class Venv:
         Raises:
             DevError: pip failed.
         """
+        # With a terminal, pip's progress shows that the minutes of torch's download are not a hang.
+        environment = {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        if not sys.stdout.isatty():
+            environment["PIP_QUIET"] = os.environ.get("PIP_QUIET", "1")
         try:
-            run(self.python, "-m", "pip", *arguments, env={"PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+            run(self.python, "-m", "pip", *arguments, env=environment)
         except subprocess.CalledProcessError as error:
             raise DevError(
                 f"pip failed with exit code {error.returncode}; its own message is above.\n"
@@ -333,8 +337,8 @@ def package(venv: Venv, arguments: Sequence[str]) -> None:
     if bare.directory.exists():
         shutil.rmtree(bare.directory)
     bare.ensure()
-    bare.pip("install", "--quiet", "--no-deps", str(wheel))
-    bare.pip("install", "--quiet", "numpy")
+    bare.pip("install", "--no-deps", str(wheel))
+    bare.pip("install", "numpy")
     run(bare.python, ROOT / ".ci" / "smoke_test.py", cwd=dist)
 
 

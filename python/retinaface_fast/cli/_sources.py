@@ -72,7 +72,7 @@ def expand(
         arguments: Files, folders and patterns (`*`, `?`, `[...]`, and `**` for any depth). What exists is
             taken as it is, also if its name has a star.
         recursive: Whether folders are searched below their first level.
-        excluded: Folders to leave out of the search: those that this run writes to.
+        excluded: Folders that this run writes to: left out where they lie below what is searched.
 
     Returns:
         The sources, each file once, a folder's in the order of their names; and the arguments that lead to
@@ -116,7 +116,9 @@ def _by_pattern(pattern: str, *, barred: set[Path]) -> Iterator[Source]:
     parts = Path(pattern).parts
     first_magic = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     base = Path(*parts[:first_magic])
+    # Only what lies below the base: `"photos/*.jpg" --output .` is no reason to skip the photos.
+    barred_below = {folder for folder in barred if base.resolve() in folder.parents}
     for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 -- takes absolute ones too
         path = Path(name)
-        if path.is_file() and not barred.intersection(path.resolve().parents):
+        if path.is_file() and not barred_below.intersection(path.resolve().parents):
             yield Source(path, path.relative_to(base))
