@@ -25,7 +25,7 @@ def collect() -> dict[str, object]:
     """Return everything that `info` tells, as JSON takes it; imports no engine."""
     from retinaface_fast import ops
     from retinaface_fast.engines import available_engines
-    from retinaface_fast.weights import REGISTRY, cache_dir
+    from retinaface_fast.weights import REGISTRY, cache_dir, is_offline
 
     return {
         "version": retinaface_fast.__version__,
@@ -37,7 +37,7 @@ def collect() -> dict[str, object]:
         "engines": available_engines(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "cache_dir": str(cache_dir()),
-        "offline": os.environ.get("RETINAFACE_FAST_OFFLINE", "") not in ("", "0"),
+        "offline": is_offline(),
         "weights": [describe(entry) for entry in REGISTRY.values()],
     }
 

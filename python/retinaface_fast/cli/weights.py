@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from . import _console
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from rich.progress import TaskID
 
     from retinaface_fast.weights import RegistryEntry
 
@@ -25,23 +22,27 @@ app = typer.Typer(help="List, download and locate weights.", no_args_is_help=Tru
 
 def state_of(entry: RegistryEntry) -> tuple[str, Path | None]:
     """Return where a registry entry is: "bundled", "downloaded" or "absent", and the file."""
-    from retinaface_fast.weights import bundled_path, cached_path
+    from retinaface_fast.weights import bundled_path, cache_dir
 
-    if entry.name == "mobilenet0.25":
-        bundled = bundled_path()
-        if bundled is not None:
-            return "bundled", bundled
-    cached = cached_path(entry.name)
-    return ("downloaded", cached) if cached is not None else ("absent", None)
+    bundled = bundled_path()
+    if bundled is not None and bundled.stem == entry.name:
+        return "bundled", bundled
+    cached = cache_dir() / entry.filename
+    return ("downloaded", cached) if cached.is_file() else ("absent", None)
 
 
 def describe(entry: RegistryEntry) -> dict[str, object]:
     """Return what there is to say about a registry entry, as JSON takes it."""
     state, path = state_of(entry)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path is not None else None
+    if state == "downloaded" and digest != entry.sha256:
+        state = "damaged"
     return {
         "name": entry.name,
         "state": state,
         "path": str(path) if path is not None else None,
+        # The bundled file is a conversion of the published one: its own digest differs.
+        "file_sha256": digest,
         "url": entry.url,
         "sha256": entry.sha256,
         "size": entry.size,
@@ -66,7 +67,7 @@ def weights_table(records: list[dict[str, object]]) -> Table:
             str(record["name"]),
             str(record["state"]),
             " ".join(f"{value:.2f}" for value in ap),
-            f"{str(record['sha256'])[:12]}…",
+            f"{str(record['file_sha256'] or record['sha256'])[:16]}…",
             str(record["licence"]),
         )
     return table
@@ -104,24 +105,8 @@ def download(
     if not wanted:
         raise typer.BadParameter("name weights to download, or --all", param_hint="NAMES")
     _check(wanted)
-    console = _console.stderr()
     for name in wanted:
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as progress:
-            task = progress.add_task(name, total=REGISTRY[name].size)
-            path = fetch(name, progress=partial(_advance, progress, task))
-        _console.line(_console.stdout(), str(path))
-
-
-def _advance(progress: Progress, task: TaskID, done: int, total: int | None) -> None:
-    progress.update(task, completed=done, total=total)
+        _console.line(_console.stdout(), str(fetch(name)))  # draws its own bar on the standard error
 
 
 @app.command()

@@ -252,7 +252,9 @@ def _mobilenet(name: str, width: float, out_channels: int) -> RetinaFaceConfig:
 
 
 def _resnet(depth: int, out_channels: int) -> RetinaFaceConfig:
-    return RetinaFaceConfig(f"resnet{depth}", BackboneConfig("resnet", depth=depth), out_channels=out_channels)
+    return RetinaFaceConfig(
+        f"resnet{depth}", BackboneConfig("resnet", depth=depth), out_channels=out_channels
+    )
 
 
 #: The named networks. The first seven are the popular PyTorch port's recipe, for which weights are published;

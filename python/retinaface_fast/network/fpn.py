@@ -44,15 +44,11 @@ class FeaturePyramid(nn.Module):
         )
         self.extra: nn.Module | None = None
         if config.levels[-1] == 6:
-            self.extra = ConvNorm(
-                channels[5], out, kernel=3, stride=2, negative_slope=slope, folded=folded
-            )
+            self.extra = ConvNorm(channels[5], out, kernel=3, stride=2, negative_slope=slope, folded=folded)
 
     def forward(self, features: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
         """Map backbone features by level to pyramid features, finest first, all of the same channels."""
-        pyramid = [
-            lateral(features[level]) for level, lateral in zip(self.levels, self.lateral, strict=True)
-        ]
+        pyramid = [lateral(features[level]) for level, lateral in zip(self.levels, self.lateral, strict=True)]
         for index in reversed(range(len(self.merge))):
             finer, coarser = pyramid[index], pyramid[index + 1]
             # Not in place: the backward pass of the rectifier reads its own output.

@@ -178,6 +178,4 @@ def _neck(config: RetinaFaceConfig) -> Iterator[LayerSpec]:
 def _heads(config: RetinaFaceConfig) -> Iterator[LayerSpec]:
     for index, anchors in enumerate(config.anchors.anchors_per_cell):
         for head, numbers in HEADS:
-            yield LayerSpec(
-                f"{head}.{index}", config.out_channels, anchors * numbers, kernel=1, norm=False
-            )
+            yield LayerSpec(f"{head}.{index}", config.out_channels, anchors * numbers, kernel=1, norm=False)

@@ -201,14 +201,18 @@ class _Transfer:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
                 with _written(self.part):
                     self.part.unlink()
-                raise _TransferError("the server has less than was received before", transient=True) from error
+                raise _TransferError(
+                    "the server has less than was received before", transient=True
+                ) from error
             raise _TransferError(
                 f"the server answered {error.code} {error.reason}", transient=error.code in _RETRIED_STATUS
             ) from error
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             stalled = isinstance(cause, TimeoutError)
-            message = f"nothing arrived for {self.timeout:g} s" if stalled else f"the connection failed ({cause})"
+            message = (
+                f"nothing arrived for {self.timeout:g} s" if stalled else f"the connection failed ({cause})"
+            )
             raise _TransferError(message, transient=True) from error
 
     def _save(self, response: http.client.HTTPResponse, done: int) -> bool:

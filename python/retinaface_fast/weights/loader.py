@@ -144,7 +144,9 @@ def _load_published(name: str, config: RetinaFaceConfig | None) -> ModelWeights:
 def _load_file(path: Path, config: RetinaFaceConfig | None) -> ModelWeights:
     source = str(path)
     if path.suffix not in _SUFFIXES:
-        raise WeightsError(f"{source}: the format {path.suffix!r} is unknown; known are {', '.join(_SUFFIXES)}")
+        raise WeightsError(
+            f"{source}: the format {path.suffix!r} is unknown; known are {', '.join(_SUFFIXES)}"
+        )
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -170,9 +172,7 @@ def _load_file(path: Path, config: RetinaFaceConfig | None) -> ModelWeights:
     )
 
 
-def _from_safetensors(
-    data: bytes, config: RetinaFaceConfig | None, source: str, digest: str
-) -> ModelWeights:
+def _from_safetensors(data: bytes, config: RetinaFaceConfig | None, source: str, digest: str) -> ModelWeights:
     tensors, metadata = read_safetensors(data, source=source)
     names: dict[str, str] = {}
     if _FORMAT_KEY in metadata:
@@ -184,9 +184,7 @@ def _from_safetensors(
         metadata = {key: value for key, value in metadata.items() if key not in (_FORMAT_KEY, _CONFIG_KEY)}
     else:
         tensors, config, names = translate_state_dict(tensors, config=config, source=source)
-    return make_weights(
-        tensors, config, metadata=metadata, source=source, sha256=digest, foreign_names=names
-    )
+    return make_weights(tensors, config, metadata=metadata, source=source, sha256=digest, foreign_names=names)
 
 
 def _stored_config(metadata: dict[str, str], source: str) -> RetinaFaceConfig:
@@ -199,5 +197,3 @@ def _stored_config(metadata: dict[str, str], source: str) -> RetinaFaceConfig:
         return RetinaFaceConfig.from_dict(json.loads(metadata[_CONFIG_KEY]))
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{source}: its metadata describes no network ({error})") from error
-
-
