@@ -25,6 +25,7 @@ import shlex
 import shutil
 import subprocess
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,8 @@ CPP_TOOLS = ("cmake>=3.18", "ninja>=1.11")
 #: A change in one of these needs a new build. Python files take effect as they are (editable install), but a
 #: new or deleted one needs the installation to be told.
 BUILD_INPUTS = ("CMakeLists.txt", "pyproject.toml", "csrc", "src", "tools")
+
+BUNDLED_WEIGHTS = "weights/bundled/mobilenet0.25.safetensors"
 
 
 class DevError(Exception):
@@ -333,12 +336,15 @@ def package(venv: Venv, arguments: Sequence[str]) -> None:
         venv.pip("install", "build>=1")
     run(venv.python, "-m", "build", "--outdir", dist, ROOT)
     (wheel,) = dist.glob("*.whl")
+    # A build that cannot have the weights only warns, so that it works anywhere; here it has to have them.
+    if not any(name.endswith(BUNDLED_WEIGHTS) for name in zipfile.ZipFile(wheel).namelist()):
+        raise DevError(f"{wheel.name} holds no {BUNDLED_WEIGHTS}: CMake's warning above says why")
     bare = Venv(ROOT / "build" / "wheel-venv")
     if bare.directory.exists():
         shutil.rmtree(bare.directory)
     bare.ensure()
-    bare.pip("install", "--no-deps", str(wheel))
     bare.pip("install", "numpy")
+    bare.pip("install", "--no-deps", str(wheel))
     run(bare.python, ROOT / ".ci" / "smoke_test.py", cwd=dist)
 
 
