@@ -109,7 +109,7 @@ def test_json_lines_on_stdout_and_nothing_else(capsys: pytest.CaptureFixture[str
     face = records[0]["faces"][0]
     assert face["box"] == [10.0, 8.0, 28.0, 30.0]
     assert face["score"] == pytest.approx(0.9)
-    assert face["landmarks"][2] == [19.0, 20.0]
+    assert face["landmarks"]["nose"] == [19.0, 20.0]
     assert "frame" not in records[0]
     assert err.startswith("2 pictures, 4 faces")
 
@@ -241,10 +241,10 @@ def test_a_folder_keeps_its_structure_and_a_second_run_does_not_read_the_first_o
 def test_crops_are_aligned_faces_of_the_asked_size() -> None:
     picture("in/a.jpg")
     picture("in/sub/b.jpg")
-    assert main(["detect", "in", "-r", "--crops", "crops", "--crop-size", "96"]) == 0
+    assert main(["detect", "in", "-r", "--crops", "crops", "--crop-size", "128"]) == 0
     found = sorted(path.relative_to("crops").as_posix() for path in Path("crops").rglob("*.png"))
     assert found == ["a-0.png", "a-1.png", "sub/b-0.png", "sub/b-1.png"]
-    assert cv2.imread("crops/a-0.png").shape == (96, 96, 3)
+    assert cv2.imread("crops/a-0.png").shape == (128, 128, 3)
 
 
 def test_pictures_of_one_name_keep_their_crops_apart() -> None:
@@ -281,7 +281,7 @@ def test_a_target_that_cannot_be_written_is_a_failure(capsys: pytest.CaptureFixt
     assert "in/a.jpg" in capsys.readouterr().err.replace("\\", "/")
 
 
-# ------------------------------------------------------------------------------------------ videos and cameras
+# ------------------------------------------------------------------------------------------ videos, cameras
 
 
 def test_a_video_has_frames(capsys: pytest.CaptureFixture[str]) -> None:
@@ -443,6 +443,7 @@ def test_options_reach_the_detector(fake: type[FakeDetector]) -> None:
         (["a.jpg", "--every", "0"], "--every"),
         (["a.jpg", "--score-threshold", "high"], "--score-threshold"),
         (["a.jpg", "--camera", "-1"], "--camera"),
+        (["a.jpg", "--crops", "crops", "--crop-size", "100"], "multiple of 112 or of 128"),
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

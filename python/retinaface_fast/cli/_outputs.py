@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
+from retinaface_fast.detections import LANDMARK_NAMES
 from retinaface_fast.errors import ImageError
 
 from ._sources import VIDEO_SUFFIXES, Source
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 #: Suffixes that OpenCV writes. A picture of another kind is annotated as PNG, another kind of video as MP4.
 WRITABLE_PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 WRITABLE_VIDEOS = {".avi": "MJPG", ".m4v": "mp4v", ".mov": "mp4v", ".mp4": "mp4v"}
-
-LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
 
 class Inputs:
@@ -176,7 +175,7 @@ class JsonLines:
         self._line({"source": source, "error": message})
 
     def _line(self, record: dict[str, Any]) -> None:
-        text = json.dumps(record, ensure_ascii=False)
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError:  # a file name that is no text: escaped, the bytes can still be found again

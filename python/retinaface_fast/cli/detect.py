@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from retinaface_fast.align import arcface_template
+
 from ._outputs import WRITABLE_VIDEOS, Inputs, plan
 from ._sources import expand
 
@@ -68,7 +70,12 @@ def detect(
         ),
     ] = None,
     crop_size: Annotated[
-        int, typer.Option(min=1, help="Side of an aligned face in pixels.", rich_help_panel=_OUTPUT)
+        int,
+        typer.Option(
+            min=1,
+            help="Side of an aligned face: a multiple of 112 or of 128 pixels.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = 112,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=_OUTPUT)
@@ -120,6 +127,11 @@ def detect(
     if json_to == csv_to == "-":
         raise typer.BadParameter("only one of --json and --csv can have the standard output")
     written = [folder for folder in (output, crops) if folder is not None]
+    if crops is not None:
+        try:
+            arcface_template(crop_size)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--crop-size") from None
     found, missing = expand(sources or [], recursive=recursive, excluded=written)
     inputs = Inputs(found)
     for target, option in ((json_to, "--json"), (csv_to, "--csv")):
