@@ -41,7 +41,7 @@ def test_a_table_on_stdout_and_the_summary_on_stderr(capsys: pytest.CaptureFixtu
     picture("a.jpg")
     assert main(["detect", "a.jpg"]) == 0
     out, err = capsys.readouterr()
-    assert "a.jpg: 2 faces in 64x48 pixels, 12 ms" in out
+    assert "a.jpg: 2 faces in 64x48 pixels\n" in out
     (row,) = (line.split() for line in out.splitlines() if line.split()[:1] == ["0"])
     assert row == ["0", "0.900", "10", "8", "28", "30", "14,14", "24,14", "19,20", "15,25", "23,25"]
     assert err.startswith("1 picture, 2 faces, in ")
@@ -52,7 +52,7 @@ def test_no_face_is_no_failure(fake: type[FakeDetector], capsys: pytest.CaptureF
     picture("a.jpg")
     assert main(["detect", "a.jpg", "--crops", "crops", "--output", "b.jpg"]) == 0
     out, err = capsys.readouterr()
-    assert "a.jpg: 0 faces" in out
+    assert out == "a.jpg: 0 faces in 64x48 pixels\n"
     assert "1 picture, 0 faces" in err
     assert not Path("crops").exists()
     assert Path("b.jpg").is_file()
@@ -73,7 +73,7 @@ def test_a_crowd_is_cut_off(fake: type[FakeDetector], capsys: pytest.CaptureFixt
     assert main(["detect", "a.jpg"]) == 0
     out = capsys.readouterr().out
     assert "25 faces" in out
-    assert "and 5 more" in out
+    assert out.endswith("and 5 more\n")
     assert sum(line.split()[:1] == ["19"] for line in out.splitlines()) == 1
     assert not any(line.split()[:1] == ["20"] for line in out.splitlines())
 
@@ -380,7 +380,8 @@ def camera(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Camera]]:
     return Fresh
 
 
-def test_a_camera(camera: type[Camera], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("camera")
+def test_a_camera(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["detect", "--camera", "1", "--json", "-", "--max-frames", "3"]) == 0
     out, err = capsys.readouterr()
     assert [(r["source"], r["frame"]) for r in lines(out)] == [
@@ -391,10 +392,10 @@ def test_a_camera(camera: type[Camera], capsys: pytest.CaptureFixture[str]) -> N
     assert err.startswith("3 frames, 6 faces")
 
 
-def test_a_camera_to_a_video(camera: type[Camera], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("camera")
+def test_a_camera_to_a_video() -> None:
     assert main(["detect", "--camera", "1", "--output", "c.avi"]) == 0
     assert main(["detect", "--camera", "1", "--output", "folder"]) == 0
-    monkeypatch.undo()
     assert Path("c.avi").stat().st_size > 0
     assert [path.name for path in Path("folder").iterdir()] == ["camera-1.mp4"]
 

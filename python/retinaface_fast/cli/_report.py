@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.console import Group
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,7 +22,7 @@ from rich.text import Text
 from ._console import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from retinaface_fast._typing import FloatArray
     from retinaface_fast.detections import Detections
@@ -56,34 +57,26 @@ def progress_bar(console: Console, *, enabled: bool) -> Progress:
 
 
 def _points(points: FloatArray) -> str:
-    return "  ".join(f"{x:.0f},{y:.0f}" for x, y in points)
+    return " ".join(f"{x:.0f},{y:.0f}" for x, y in points)
 
 
-def faces_table(name: str, detections: Detections) -> Table:
-    """Return the table of one picture's faces, best first; pixels of the picture, rounded."""
+def faces_table(name: str, detections: Detections) -> RenderableType:
+    """Return the table of one picture's faces, best first; pixels of the picture, rounded.
+
+    It fits into 80 columns as long as the coordinates have three digits.
+    """
     height, width = detections.image_size
-    milliseconds = 1000 * detections.timings.get("total", 0.0)
-    count = len(detections)
-    table = Table(
-        title=Text(
-            printable(
-                f"{name}: {count} {'face' if count == 1 else 'faces'} in {width}x{height} pixels, "
-                f"{milliseconds:.0f} ms"
-            )
-        ),
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    title = Text(
+        printable(f"{name}: {plural(len(detections), 'face')} in {width}x{height} pixels"), style="bold"
     )
+    if not len(detections):
+        return title
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in ("face", "score", "x1", "y1", "x2", "y2"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("eyes", "nose", "mouth corners"):
+    for heading in ("eyes", "nose", "mouth"):
         table.add_column(heading)
-    for index, face in enumerate(detections):
-        if index == TABLE_FACES:
-            table.caption = f"and {count - TABLE_FACES} more"
-            break
+    for index, face in enumerate(detections[:TABLE_FACES]):
         table.add_row(
             str(index),
             f"{float(face.score):.3f}",
@@ -92,7 +85,9 @@ def faces_table(name: str, detections: Detections) -> Table:
             _points(face.landmarks[2:3]),
             _points(face.landmarks[3:]),
         )
-    return table
+    if len(detections) > TABLE_FACES:
+        return Group(title, table, Text(f"and {len(detections) - TABLE_FACES:,} more"))
+    return Group(title, table)
 
 
 def plural(count: int, noun: str) -> str:

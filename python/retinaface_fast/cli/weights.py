@@ -54,7 +54,7 @@ def describe(entry: RegistryEntry) -> dict[str, object]:
 
 def weights_table(records: list[dict[str, object]]) -> Table:
     """Return the table of `weights list`."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
     table.add_column("here", no_wrap=True)
     table.add_column("AP easy/medium/hard", no_wrap=True)
@@ -67,8 +67,8 @@ def weights_table(records: list[dict[str, object]]) -> Table:
             str(record["name"]),
             str(record["state"]),
             " ".join(f"{value:.2f}" for value in ap),
-            f"{str(record['file_sha256'] or record['sha256'])[:16]}…",
-            str(record["licence"]),
+            f"{str(record['file_sha256'] or record['sha256'])[:12]}…",
+            str(record["licence"]).partition(" (")[0],
         )
     return table
 
