@@ -59,7 +59,7 @@ class RetinaFace(nn.Module):
     def __init__(self, config: RetinaFaceConfig, *, folded: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, folded=folded)
+        self.backbone = build_backbone(config.backbone, levels=config.levels, folded=folded)
         self.fpn = FeaturePyramid(config, folded=folded)
         self.context = nn.ModuleList(ContextModule(config, folded=folded) for _ in config.levels)
         self.class_head = _heads(config, 2)
