@@ -5,6 +5,7 @@ Nothing here imports torch or onnxruntime until an engine is made.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,8 @@ def create_engine(name: str, weights: ModelWeights, *, device: str | None = None
         name: "torch", "onnxruntime", or "auto" for the first of them that is installed. What is asked for by
             name is never replaced by another.
         weights: What it shall run.
-        device: "cpu", "cuda", "cuda:N" or "mps"; None leaves it to the engine: a CUDA device if it can use one,
-            and the CPU if not. The attribute `device` of the engine says which it is.
+        device: "cpu", "cuda", "cuda:N" or "mps"; None leaves it to the engine: a CUDA device if it can use
+            one, and the CPU if not. The attribute `device` of the engine says which it is.
 
     Raises:
         ValueError: If the name or the kind of device is unknown.
@@ -81,8 +82,6 @@ def create_engine(name: str, weights: ModelWeights, *, device: str | None = None
 
 def _installed_version(name: str) -> str | None:
     for distribution in _DISTRIBUTIONS[name]:
-        try:
+        with suppress(PackageNotFoundError):
             return version(distribution)
-        except PackageNotFoundError:
-            continue
     return None

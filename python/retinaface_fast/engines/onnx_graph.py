@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from retinaface_fast._typing import AnyArray, ColorOrder
 from retinaface_fast.errors import EngineError
 from retinaface_fast.network.config import RESNET_STAGES
 from retinaface_fast.network.layout import HEADS, MOBILENET_TAPS, layer_specs
@@ -19,6 +18,7 @@ from retinaface_fast.network.layout import HEADS, MOBILENET_TAPS, layer_specs
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from retinaface_fast._typing import AnyArray, ColorOrder
     from retinaface_fast.weights import ModelWeights
 
 __all__ = ["INPUT_NAME", "build_onnx", "output_names"]
@@ -82,11 +82,7 @@ class _Builder:
         graph = helper.make_graph(
             self.nodes,
             self.config.name,
-            [
-                helper.make_tensor_value_info(
-                    INPUT_NAME, TensorProto.UINT8, ["batch", "height", "width", 3]
-                )
-            ],
+            [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", "height", "width", 3])],
             outputs,
             list(self.initializers.values()),
         )
@@ -148,7 +144,7 @@ class _Builder:
         return pyramid
 
     def upsample(self, coarse: str, fine: str) -> str:
-        """Nearest neighbour to the size of the finer level, which is twice as large, or one less where odd."""
+        """Nearest neighbour to the size of the finer level: twice as large, or one less where that is odd."""
         empty = self.constant("no_scales", np.zeros(0, np.float32))
         channels = self.constant("channels", np.array([self.config.out_channels], np.int64))
         shape = self.add("Shape", [fine])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
-from retinaface_fast._typing import ColorOrder, UInt8Array
 from retinaface_fast.errors import EngineError
-from retinaface_fast.weights import ModelWeights
 
 from .base import RawOutputs, check_images
 from .onnx_graph import INPUT_NAME, build_onnx, output_names
+
+if TYPE_CHECKING:
+    from retinaface_fast._typing import ColorOrder, UInt8Array
+    from retinaface_fast.weights import ModelWeights
 
 __all__ = ["OnnxRuntimeEngine"]
 
@@ -23,8 +25,8 @@ class OnnxRuntimeEngine:
 
     Args:
         weights: What to run.
-        device: "cpu", "cuda" or "cuda:N"; None takes a CUDA device if this ONNX Runtime can use one, and the CPU
-            if not.
+        device: "cpu", "cuda" or "cuda:N"; None takes a CUDA device if this ONNX Runtime can use one, and the
+            CPU if not.
         threads: Threads that one call may use, >= 1; None leaves it to ONNX Runtime: one per core.
 
     Raises:

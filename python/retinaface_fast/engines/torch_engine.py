@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import copy
 import threading
+from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from retinaface_fast._typing import ColorOrder, UInt8Array
 from retinaface_fast.errors import EngineError
 from retinaface_fast.network.retinaface import RetinaFace
-from retinaface_fast.weights import ModelWeights
 
 from .base import RawOutputs, check_images
 from .torch_fusion import can_fuse, fuse, fused
 
+if TYPE_CHECKING:
+    from retinaface_fast._typing import ColorOrder, UInt8Array
+    from retinaface_fast.weights import ModelWeights
+
 __all__ = ["TorchEngine"]
+
+_ModuleT = TypeVar("_ModuleT", bound=torch.nn.Module)
 
 
 class TorchEngine:
@@ -24,7 +30,8 @@ class TorchEngine:
 
     Args:
         weights: What to run.
-        device: "cpu", "cuda", "cuda:N" or "mps"; None takes a CUDA device if there is one, and the CPU if not.
+        device: "cpu", "cuda", "cuda:N" or "mps"; None takes a CUDA device if there is one, and the CPU if
+            not.
 
     Raises:
         ValueError: If the device is of another kind.
@@ -50,7 +57,7 @@ class TorchEngine:
         }
         network.load_state_dict(tensors, assign=True)
         network.eval().requires_grad_(requires_grad=False)
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._plain_stem = network.backbone.stem
         self._fusing = self._device.type == "cpu" and can_fuse()
         if self._fusing:
@@ -84,8 +91,8 @@ class TorchEngine:
 
     def _input(self, images: UInt8Array, color: ColorOrder) -> torch.Tensor:
         batch, height, width, _ = images.shape
-        # Rows of W * 3 values: a mean broadcast over an innermost axis of 3 is not vectorised, which costs 2.5
-        # instead of 0.4 ms at 640x480. NumPy takes one pass where torch takes two, and any strides.
+        # Rows of W * 3 values: a mean broadcast over an innermost axis of 3 is not vectorised, which costs
+        # 2.5 instead of 0.4 ms at 640x480. NumPy takes one pass where torch takes two, and any strides.
         rows = images.reshape(batch, height, width * 3)
         mean = np.tile(self._means[color], width)
         if self._device.type == "cpu":
@@ -98,7 +105,7 @@ class TorchEngine:
         return pixels.view(batch, height, width, 3).permute(0, 3, 1, 2)
 
     def _network(self, color: ColorOrder) -> RetinaFace:
-        """The network for a channel order: RGB costs a first convolution of its own, not a copy of each image."""
+        """The network for a channel order; RGB costs a first convolution of its own, no copy of each image."""
         network = self._networks.get(color)
         if network is not None:
             return network
@@ -117,14 +124,20 @@ class TorchEngine:
 def find_device(device: str | None) -> torch.device:
     """The torch device of a name, present for certain."""
     if device is None:
-        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        return (
+            torch.device("cuda", torch.cuda.current_device())
+            if torch.cuda.is_available()
+            else torch.device("cpu")
+        )
     kind, _, index = device.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
         raise ValueError(f"device: expected 'cpu', 'cuda', 'cuda:N' or 'mps', got {device!r}")
     if kind == "cuda":
         if not torch.cuda.is_available():
             built = "has no CUDA support" if torch.version.cuda is None else "finds no CUDA device"
-            raise EngineError(f"device {device!r} was asked for, but this torch ({torch.__version__}) {built}")
+            raise EngineError(
+                f"device {device!r} was asked for, but this torch ({torch.__version__}) {built}"
+            )
         number = int(index) if index else torch.cuda.current_device()
         if number >= torch.cuda.device_count():
             raise EngineError(f"device {device!r} was asked for, but there are {torch.cuda.device_count()}")
@@ -134,7 +147,7 @@ def find_device(device: str | None) -> torch.device:
     return torch.device(kind)
 
 
-def _shallow_copy(module: torch.nn.Module) -> torch.nn.Module:
+def _shallow_copy(module: _ModuleT) -> _ModuleT:
     """A module that shares everything with the original but can be given other children."""
     clone = copy.copy(module)
     clone._modules = module._modules.copy()

@@ -1,15 +1,15 @@
 """Convolution and rectifier in one oneDNN call, for the CPU.
 
-Ways to run the folded network in channels-last memory, one thread of a Zen 3 core, torch 2.13, best CPU time in
-ms over interleaved runs, at 640x480 and 1920x1080:
+Ways to run the folded network in channels-last memory, one thread of a Zen 3 core, torch 2.13, best CPU time
+in ms over interleaved runs, at 640x480 and 1920x1080:
 
     MobileNet-0.25      plain modules 26.0, 211; fused here 24.6, 190; with pre-packed weights 23.5, 163
     ResNet-50           plain modules 846, 6232; fused here 807, 6174; with pre-packed weights 952, 6947
     ResNet-18           plain modules 302, 2360; fused here 303, 2314; with pre-packed weights 301, 2215
 
-Weights are packed for an input size, and any image size must be welcome: packed for none in particular they cost
-ResNet-50 a fifth, so they stay as they are. `torch.jit.freeze` reaches 25.0 and 250 for MobileNet, but it takes
-0.6 to 3 s to build, specialises on the sizes that it meets, and torch.jit is on its way out;
+Weights are packed for an input size, and any image size must be welcome: packed for none in particular they
+cost ResNet-50 a fifth, so they stay as they are. `torch.jit.freeze` reaches 25.0 and 250 for MobileNet, but
+it takes 0.6 to 3 s to build, specialises on the sizes that it meets, and torch.jit is on its way out;
 `torch.jit.optimize_for_inference` is slower than the plain modules (42, 339), contiguous memory slower again
 (42 to 47, 337 to 376), and `torch.compile` takes far longer to start than to detect.
 """
@@ -75,7 +75,7 @@ def can_fuse() -> bool:
     The operator is what `torch.compile` emits and no public interface, so it is tried before it is relied on;
     without it the plain modules run, which are slower and otherwise the same.
     """
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(1, 8, 9, 7, generator=generator).to(memory_format=torch.channels_last)

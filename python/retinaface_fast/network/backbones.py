@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- torch's own name for it
@@ -12,12 +12,13 @@ from .config import RESNET_STAGES, BackboneConfig
 from .layers import ConvNorm, rectify
 from .layout import MOBILENET_BLOCKS, MOBILENET_TAPS
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 __all__ = ["MobileNetV1", "ResNet", "build_backbone"]
 
 
-def build_backbone(
-    config: BackboneConfig, *, levels: Collection[int], folded: bool
-) -> MobileNetV1 | ResNet:
+def build_backbone(config: BackboneConfig, *, levels: Collection[int], folded: bool) -> MobileNetV1 | ResNet:
     """The backbone that a config describes.
 
     Args:
