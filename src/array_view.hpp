@@ -1,0 +1,180 @@
+// Python arguments checked and turned into C++ views: the only place where a dtype, a shape, a layout or a number is judged.
+// Every error names the argument, what was expected and what came.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "retinaface/anchors.hpp"
+
+namespace retinaface::python {
+
+namespace py = pybind11;
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+
+inline std::string describe(const py::handle& object) {
+    if (!py::isinstance<py::array>(object)) {
+        return std::string(py::str(py::type::of(object).attr("__name__")));
+    }
+    const auto array = py::reinterpret_borrow<py::array>(object);
+    return std::string(py::str(array.dtype())) + " array of shape " +
+           std::string(py::str(array.attr("shape")));
+}
+
+[[noreturn]] inline void raise_type(const std::string& name, const std::string& expected, const py::handle& got,
+                                    const std::string& hint = "") {
+    throw py::type_error(name + ": expected " + expected + ", got " + describe(got) + hint);
+}
+
+// A float32 array whose rows along the last axes are contiguous; only the first axis of three may have any stride. It is the
+// caller's memory where that is so already, and one copy where it is not.
+struct FloatView {
+    py::array keep_alive;
+    const float* data = nullptr;
+    std::size_t length = 0;     // of the first axis
+    std::size_t rows = 1;       // of the second axis, when there are three
+    std::ptrdiff_t stride = 0;  // floats between entries of the first axis
+    [[nodiscard]] const float* entry(std::size_t i) const noexcept {
+        return data + static_cast<std::ptrdiff_t>(i) * stride;
+    }
+};
+
+// The shape that an argument must have: any length of the first axis, then these. Put in words only for an error.
+struct ExpectedShape {
+    const char* first;        // name of the first axis
+    py::ssize_t rows = -1;    // second axis of three, -1: there are fewer
+    py::ssize_t columns = -1; // last axis, -1: there is one axis only
+    [[nodiscard]] py::ssize_t dimensions() const noexcept { return rows >= 0 ? 3 : columns >= 0 ? 2 : 1; }
+    [[nodiscard]] std::string words() const {
+        std::string text = "a float32 array of shape (" + std::string(first);
+        if (rows >= 0) text += ", " + std::to_string(rows);
+        if (columns >= 0) return text + ", " + std::to_string(columns) + ")";
+        return text + ",)";
+    }
+};
+
+// An argument's name, with its place where it is one array of a list.
+struct ArgumentName {
+    const char* name;
+    std::ptrdiff_t place = -1;
+    [[nodiscard]] std::string words() const {
+        return place < 0 ? std::string(name) : std::string(name) + "[" + std::to_string(place) + "]";
+    }
+};
+
+inline FloatView float_view(const ArgumentName& name, const py::handle& object, const ExpectedShape& expected) {
+    py::array array = py::isinstance<py::array>(object) ? py::reinterpret_borrow<py::array>(object)
+                                                        : py::array::ensure(object);
+    if (!array) {
+        PyErr_Clear();
+        raise_type(name.words(), expected.words(), object);
+    }
+    if (!py::isinstance<py::array_t<float>>(array)) {
+        raise_type(name.words(), expected.words(), array, "; convert it with .astype(numpy.float32)");
+    }
+    const py::ssize_t dimensions = expected.dimensions();
+    if (array.ndim() != dimensions || (expected.columns >= 0 && array.shape(dimensions - 1) != expected.columns) ||
+        (expected.rows >= 0 && array.shape(1) != expected.rows)) {
+        throw py::value_error(name.words() + ": expected " + expected.words() + ", got " + describe(array));
+    }
+    constexpr auto kItem = static_cast<py::ssize_t>(sizeof(float));
+    bool usable = (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+    py::ssize_t step = kItem;
+    for (py::ssize_t axis = dimensions - 1; axis >= 0; --axis) {
+        // Kernels take one or two axes whole; a batch may have any stride of whole floats.
+        const bool fits = axis == 0 && dimensions == 3 ? array.strides(0) % kItem == 0 : array.strides(axis) == step;
+        usable = usable && (array.shape(axis) <= 1 || fits);
+        step *= array.shape(axis);
+    }
+    if (!usable) array = FloatArray(array);
+    FloatView view;
+    view.data = static_cast<const float*>(array.data());
+    view.length = static_cast<std::size_t>(array.shape(0));
+    view.rows = dimensions == 3 ? static_cast<std::size_t>(array.shape(1)) : 1;
+    view.stride = static_cast<std::ptrdiff_t>(array.strides(0) / kItem);
+    view.keep_alive = std::move(array);
+    return view;
+}
+
+inline FloatView float_rows(const char* name, const py::handle& object, py::ssize_t columns) {
+    return float_view({name}, object, {"N", -1, columns});
+}
+
+inline double number(const char* name, const py::handle& object, const char* expected) {
+    const double value = PyBool_Check(object.ptr()) || PyUnicode_Check(object.ptr())
+                             ? -1.0
+                             : PyFloat_AsDouble(object.ptr());
+    if (PyBool_Check(object.ptr()) || PyUnicode_Check(object.ptr()) || (value == -1.0 && PyErr_Occurred() != nullptr)) {
+        PyErr_Clear();
+        raise_type(name, expected, object);
+    }
+    return value;
+}
+
+// A threshold within [0, 1].
+inline double unit_interval(const char* name, const py::handle& object) {
+    const double value = number(name, object, "a number within [0, 1]");
+    if (!(value >= 0.0 && value <= 1.0)) {
+        throw py::value_error(std::string(name) + ": expected a number within [0, 1], got " + std::string(py::repr(object)));
+    }
+    return value;
+}
+
+inline float positive(const char* name, const py::handle& object) {
+    const double value = number(name, object, "a positive finite number");
+    if (!(value > 0.0) || !std::isfinite(value)) {
+        throw py::value_error(std::string(name) + ": expected a positive finite number, got " + std::string(py::repr(object)));
+    }
+    return static_cast<float>(value);
+}
+
+// An integer within [1, upper].
+inline std::size_t count(const char* name, const py::handle& object, std::size_t upper) {
+    const auto expected = [upper]() { return "an integer within [1, " + std::to_string(upper) + "]"; };
+    if (PyBool_Check(object.ptr()) || PyIndex_Check(object.ptr()) == 0) raise_type(name, expected(), object);
+    const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
+    const long long value = PyLong_AsLongLong(integer.ptr());
+    const bool overflow = value == -1 && PyErr_Occurred() != nullptr;
+    if (overflow) PyErr_Clear();
+    if (overflow || value < 1 || static_cast<unsigned long long>(value) > upper) {
+        throw py::value_error(std::string(name) + ": expected " + expected() + ", got " + std::string(py::repr(object)));
+    }
+    return static_cast<std::size_t>(value);
+}
+
+// The same, or None for no limit, which is 0.
+inline std::size_t optional_count(const char* name, const py::handle& object) {
+    return object.is_none() ? 0 : count(name, object, kMaxAnchors);
+}
+
+// (height, width) of an image, whose anchors must be countable.
+inline ImageSize image_size(const char* name, const py::handle& object) {
+    const auto pair = py::reinterpret_steal<py::object>(PySequence_Fast(object.ptr(), ""));
+    if (!pair || PySequence_Fast_GET_SIZE(pair.ptr()) != 2) {
+        PyErr_Clear();
+        throw py::type_error(std::string(name) + ": expected (height, width), got " + std::string(py::repr(object)));
+    }
+    PyObject** const items = PySequence_Fast_ITEMS(pair.ptr());
+    return {count(name, items[0], kMaxImageSide), count(name, items[1], kMaxImageSide)};
+}
+
+inline std::size_t checked_num_anchors(const char* name, const AnchorPyramid& pyramid, ImageSize image) {
+    const std::size_t anchors = pyramid.num_anchors(image);
+    if (anchors > kMaxAnchors) {
+        throw py::value_error(std::string(name) + ": " + std::to_string(image.height) + " x " + std::to_string(image.width) +
+                              " has more than 2147483647 anchors");
+    }
+    return anchors;
+}
+
+inline FloatArray float_array(std::vector<py::ssize_t> shape) { return FloatArray(std::move(shape)); }
+
+}  // namespace retinaface::python
