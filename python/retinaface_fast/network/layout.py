@@ -6,14 +6,18 @@ them together), weight files are checked against it, and graphs for other run ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .config import RESNET_STAGES, RetinaFaceConfig
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = ["LayerSpec", "layer_specs", "tensor_shapes"]
 
-#: Output channels of the MobileNetV1 blocks at width 1 and their strides; Howard et al. 2017 (arXiv 1704.04861), table 1.
+#: Output channels of the MobileNetV1 blocks at width 1 and their strides; Howard et al. 2017 (arXiv
+#: 1704.04861), table 1.
 MOBILENET_BLOCKS: tuple[tuple[int, int], ...] = (
     (64, 1),
     (128, 2),

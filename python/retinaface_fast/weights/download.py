@@ -15,13 +15,15 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 from retinaface_fast.errors import WeightsError
 
 from .cache import OFFLINE_VARIABLE, cache_dir, is_offline
 from .registry import REGISTRY, RegistryEntry
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Progress", "download", "fetch"]
 
@@ -129,7 +131,7 @@ def fetch(
         transfer = _Transfer(url, path.with_name(f"{path.name}.part"), size, progress or _silent, timeout)
         _receive(transfer, sha256, attempts=attempts, backoff=backoff)
         with _written(path):
-            os.replace(transfer.part, path)
+            transfer.part.replace(path)
     finally:
         lock.release()
     logger.info("downloaded %s to %s", url, path)

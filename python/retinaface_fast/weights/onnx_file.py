@@ -7,12 +7,10 @@ value has one producer but many consumers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinaface_fast._typing import AnyArray
 from retinaface_fast.errors import MissingDependencyError, WeightsError
 from retinaface_fast.network.config import CONFIGS, RetinaFaceConfig
 from retinaface_fast.network.layout import HEADS, MOBILENET_TAPS, LayerSpec, layer_specs
@@ -20,7 +18,11 @@ from retinaface_fast.network.layout import HEADS, MOBILENET_TAPS, LayerSpec, lay
 from .state_dict import TranslatedTensors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from onnx import ModelProto, NodeProto
+
+    from retinaface_fast._typing import AnyArray
 
 __all__ = ["read_onnx"]
 
@@ -185,7 +187,7 @@ class _Walk:
         slope = attribute(node, "alpha", 0.01) if node.op_type == "LeakyRelu" else 0.0
         if abs(slope - negative_slope) > 1e-6:
             raise _MismatchError(f"{what}: its rectifier has slope {slope:g} instead of {negative_slope:g}")
-        return node.input[0]
+        return str(node.input[0])
 
     def conv(self, value: str, layer: str, *, negative_slope: float | None) -> str:
         spec = self.specs[layer]
@@ -269,7 +271,8 @@ class _Walk:
                 for level, branch in enumerate(branches)
             ]
         return [
-            self.same(list(values), f"heads of level {i}") for i, values in enumerate(zip(*inputs.values()))
+            self.same(list(values), f"heads of level {i}")
+            for i, values in enumerate(zip(*inputs.values(), strict=False))
         ]
 
     def head_branches(self, output: str) -> list[str]:
@@ -361,7 +364,7 @@ class _Walk:
         return self.conv(value, "backbone.stem", negative_slope=slope)
 
     def tap(self, value: str, level: int | None, features: Mapping[int, str]) -> str:
-        if level in features:
+        if level is not None and level in features:
             return self.same([value, features[level]], f"features of level {level}")
         return value
 
