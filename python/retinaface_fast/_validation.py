@@ -31,3 +31,15 @@ def check_color(value: object) -> None:
     """Say that the argument `color` must be one of the two channel orders, unless `value` is."""
     if not (isinstance(value, str) and value in ("bgr", "rgb")):
         raise ValueError(f'color must be "bgr" or "rgb", got {value!r}')
+
+
+def check_optional_positive_int(value: object, name: str) -> int | None:
+    """Like `check_positive_int`, and None for no limit."""
+    return None if value is None else check_positive_int(value, name)
+
+
+def check_str(value: object, name: str) -> str:
+    """Return `value`, or say that the argument `name` must be a string."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {type(value).__name__} {value!r}")
+    return value
