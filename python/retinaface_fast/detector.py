@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import threading
 import time
 from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from . import ops
-from ._validation import (
-    check_color,
-    check_fraction,
-    check_optional_positive_int,
-    check_str,
-)
+from ._validation import check_color, check_fraction, check_optional_positive_int, check_str
 from .detections import Detections
 from .engines import create_engine
-from .errors import ImageError
+from .errors import EngineError, ImageError
 from .image import read_image
 from .network.config import CONFIGS
 from .weights import REGISTRY, ModelWeights, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from ._typing import ColorOrder
     from .engines import Engine
@@ -75,11 +72,11 @@ class FaceDetector:
     process loads them again.
 
     Args:
-        model: Name of published weights: a key of `retinaface_fast.weights.REGISTRY`. With `weights`, any name
-            of `retinaface_fast.network.CONFIGS`.
-        weights: Path of a file (.safetensors, .onnx, .pth), or loaded `ModelWeights`, instead of the published
-            weights of `model`. The file says which network it holds; a `model` other than the default must
-            agree with it. A path never touches the network connection.
+        model: Name of published weights: a key of `retinaface_fast.weights.REGISTRY`. With `weights`, any
+            name of `retinaface_fast.network.CONFIGS`.
+        weights: Path of a file (.safetensors, .onnx, .pth), or loaded `ModelWeights`, instead of the
+            published weights of `model`. The file says which network it holds; a `model` other than the
+            default must agree with it. For a path, nothing is ever downloaded.
         engine: What runs the network: a name that `retinaface_fast.engines.available_engines` lists, `"auto"`
             for the fastest one that is installed, or an object that follows the protocol `Engine`.
         device: Where it runs, such as `"cpu"` or `"cuda:0"`; None lets the engine choose.
@@ -89,7 +86,8 @@ class FaceDetector:
         top_k: At most so many candidates, the best by score, enter the suppression; None for all.
         keep_top_k: At most so many faces are returned; None for all.
         max_side: Pictures whose longer side is greater are shrunk to it before they are searched: faster, at
-            the price of the smallest faces. Coordinates come back in the original picture. None never shrinks.
+            the price of the smallest faces. Coordinates come back in the original picture. None never
+            shrinks.
         max_pixels: Files with more pixels are refused before they are decoded; see `read_image`.
 
     Raises:
@@ -232,8 +230,8 @@ class FaceDetector:
         unknown = changes.keys() - _CHECKS.keys()
         if unknown:
             raise TypeError(
-                f"replace takes {', '.join(_CHECKS)}, got {', '.join(sorted(unknown))}; another network needs "
-                "another FaceDetector"
+                f"replace takes {', '.join(_CHECKS)}, got {', '.join(sorted(unknown))}; another network "
+                "needs another FaceDetector"
             )
         other = object.__new__(FaceDetector)
         for name in self.__slots__:
@@ -354,12 +352,8 @@ class FaceDetector:
             raise TypeError(f"images must be an iterable of pictures, got {type(images).__name__}")
         results = []
         for index, image in enumerate(images):
-            try:
+            with _naming(f"images[{index}]"):
                 results.append(self._detect(image, color, settings))
-            except (ImageError, TypeError, ValueError) as error:
-                # Of the same class; these take one message.
-                kind = next(kind for kind in (ImageError, TypeError, ValueError) if isinstance(error, kind))
-                raise kind(f"images[{index}]: {error}") from error
         return results
 
     def _detect(self, image: ImageSource, color: ColorOrder, settings: _Settings) -> Detections:
@@ -403,6 +397,17 @@ class FaceDetector:
             engine=self._engine.name,
             device=self._engine.device,
         )
+
+
+@contextlib.contextmanager
+def _naming(label: str) -> Iterator[None]:
+    """Put a label in front of the message of an error, which keeps its class."""
+    kinds = (ImageError, EngineError, TypeError, ValueError)
+    try:
+        yield
+    except kinds as error:
+        kind = next(kind for kind in kinds if isinstance(error, kind))
+        raise kind(f"{label}: {error}") from error
 
 
 def _rebuild(options: dict[str, Any]) -> FaceDetector:
@@ -537,12 +542,10 @@ def detect(
     if weights is not None:
         if not isinstance(weights, str | os.PathLike):
             raise TypeError(f"weights must be a path, got {type(weights).__name__}")
-        path = os.path.abspath(weights)
-        try:
-            status = os.stat(path)
+        path = Path(weights).absolute()
+        with contextlib.suppress(OSError):  # the loader has the better message
+            status = path.stat()
             state = (status.st_mtime_ns, status.st_size)
-        except OSError:
-            state = None  # the loader has the better message
     detector = _cache.get(
         (check_str(model, "model"), path, state, engine, device),
         lambda: FaceDetector(model, weights=weights, engine=engine, device=device),

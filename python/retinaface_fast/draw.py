@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._imports import import_cv2
-from ._validation import check_color
+from ._validation import check_color, check_optional_positive_int
 from .image import read_image
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def draw_faces(
         ((48, 64, 3), True, False)
     """
     check_color(color)
+    line_width = check_optional_positive_int(line_width, "line_width")
     box_array = _shaped(boxes, "boxes", (4,))
     count = len(box_array)
     score_array = None if scores is None else _shaped(scores, "scores", (), count)
@@ -107,14 +108,16 @@ class _Pen:
     def box(self, box: npt.NDArray[np.float64]) -> None:
         width = self._line_width(box)
         corners = self._fixed(box[:2]), self._fixed(box[2:])
-        outline = width + max(1, width // 2) * 2
-        for line, paint in ((outline, _OUTLINE), (width, _BOX)):
+        lines = [(width, _BOX)]
+        if width > 1:  # a dark edge for light pictures; on a thin line it would hide the colour
+            lines.insert(0, (width + 2, _OUTLINE))
+        for line, paint in lines:
             self.cv2.rectangle(self.canvas, *corners, self._paint(paint), line, self.cv2.LINE_AA, _SHIFT)
 
     def landmarks(self, points: npt.NDArray[np.float64], box: npt.NDArray[np.float64]) -> None:
-        radius = float(np.clip((box[2] - box[0]) / 45, 0.8, 3.0 * self.line_width))
+        radius = float(np.clip((box[2] - box[0]) / 40, 0.8, 3.0 * self.line_width))
         for point, paint in zip(points, _LANDMARKS, strict=True):
-            for size, tint in ((radius * 1.45 + 0.3, _OUTLINE), (radius, paint)):
+            for size, tint in ((radius + 0.7, _OUTLINE), (radius, paint)):
                 self.cv2.circle(
                     self.canvas,
                     self._fixed(point),
