@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import threading
 import time
-from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from . import ops
-from ._validation import check_color, check_fraction, check_optional_positive_int, check_str
+from ._cache import LeastRecentCache
+from ._settings import SETTINGS, Settings
+from ._validation import check_color, check_str
 from .detections import Detections
 from .engines import create_engine
 from .errors import EngineError, ImageError
@@ -21,7 +21,7 @@ from .network.config import CONFIGS
 from .weights import REGISTRY, ModelWeights, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from ._typing import ColorOrder
     from .engines import Engine
@@ -31,36 +31,6 @@ __all__ = ["DEFAULT_MODEL", "FaceDetector", "detect"]
 
 #: The model whose weights travel inside the package.
 DEFAULT_MODEL = "mobilenet0.25"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Settings:
-    """Checked options of detection: everything that costs nothing to change."""
-
-    score_threshold: float = 0.5
-    nms_threshold: float = 0.4
-    top_k: int | None = 5000
-    keep_top_k: int | None = 750
-    max_side: int | None = None
-    max_pixels: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, check in _CHECKS.items():
-            object.__setattr__(self, name, check(getattr(self, name), name))
-
-    def override(self, **options: Any) -> _Settings:
-        changes = {name: value for name, value in options.items() if value is not None}
-        return dataclasses.replace(self, **changes) if changes else self
-
-
-_CHECKS: dict[str, Callable[[object, str], Any]] = {
-    "score_threshold": check_fraction,
-    "nms_threshold": check_fraction,
-    "top_k": check_optional_positive_int,
-    "keep_top_k": check_optional_positive_int,
-    "max_side": check_optional_positive_int,
-    "max_pixels": check_optional_positive_int,
-}
 
 
 @final
@@ -108,7 +78,7 @@ class FaceDetector:
     __slots__ = ("__weakref__", "_anchors", "_engine", "_model", "_origin", "_settings", "_variances")
 
     _engine: Engine
-    _settings: _Settings
+    _settings: Settings
     _model: str
     _origin: dict[str, Any]
     _anchors: ops.AnchorConfig
@@ -128,7 +98,7 @@ class FaceDetector:
         max_side: int | None = None,
         max_pixels: int | None = None,
     ) -> None:
-        settings = _Settings(
+        settings = Settings(
             score_threshold=score_threshold,
             nms_threshold=nms_threshold,
             top_k=top_k,
@@ -227,10 +197,10 @@ class FaceDetector:
             >>> FaceDetector().replace(max_side=640).max_side
             640
         """
-        unknown = changes.keys() - _CHECKS.keys()
+        unknown = changes.keys() - SETTINGS.keys()
         if unknown:
             raise TypeError(
-                f"replace takes {', '.join(_CHECKS)}, got {', '.join(sorted(unknown))}; another network "
+                f"replace takes {', '.join(SETTINGS)}, got {', '.join(sorted(unknown))}; another network "
                 "needs another FaceDetector"
             )
         other = object.__new__(FaceDetector)
@@ -241,7 +211,7 @@ class FaceDetector:
         return other
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in _CHECKS if name != "max_pixels")
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in SETTINGS if name != "max_pixels")
         return f"FaceDetector({self.model!r}, engine={self.engine!r}, device={self.device!r}, {settings})"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -356,12 +326,12 @@ class FaceDetector:
                 results.append(self._detect(image, color, settings))
         return results
 
-    def _detect(self, image: ImageSource, color: ColorOrder, settings: _Settings) -> Detections:
+    def _detect(self, image: ImageSource, color: ColorOrder, settings: Settings) -> Detections:
         started = time.perf_counter()
         loaded = read_image(image, color=color, max_side=settings.max_side, max_pixels=settings.max_pixels)
         return self._search(loaded, settings, started)
 
-    def _search(self, loaded: LoadedImage, settings: _Settings, started: float) -> Detections:
+    def _search(self, loaded: LoadedImage, settings: Settings, started: float) -> Detections:
         geometry = loaded.geometry
         before_network = time.perf_counter()
         outputs = self._engine.run(loaded.pixels[None], color=loaded.color)
@@ -435,54 +405,7 @@ def _load(model: object, weights: object) -> ModelWeights:
     return load_weights(weights, config=config)
 
 
-class _DetectorCache:
-    """The detectors of the function `detect`, least recently used first.
-
-    Building one takes seconds (an import of torch) and is done once however many threads ask: each key has
-    a lock of its own, so that those who want another detector do not wait.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._lock = threading.Lock()
-        self._detectors: OrderedDict[tuple[object, ...], FaceDetector] = OrderedDict()
-        self._building: dict[tuple[object, ...], threading.Lock] = {}
-
-    def get(self, key: tuple[object, ...], build: Callable[[], FaceDetector]) -> FaceDetector:
-        detector = self._find(key)
-        if detector is not None:
-            return detector
-        with self._lock:
-            lock = self._building.setdefault(key, threading.Lock())
-        with lock:
-            detector = self._find(key)
-            if detector is None:
-                try:
-                    detector = build()
-                finally:
-                    with self._lock:
-                        self._building.pop(key, None)
-                with self._lock:
-                    self._detectors[key] = detector
-                    while len(self._detectors) > self._capacity:
-                        self._detectors.popitem(last=False)
-        return detector
-
-    def _find(self, key: tuple[object, ...]) -> FaceDetector | None:
-        with self._lock:
-            if key in self._detectors:
-                self._detectors.move_to_end(key)
-            return self._detectors.get(key)
-
-    def __len__(self) -> int:
-        return len(self._detectors)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._detectors.clear()
-
-
-_cache = _DetectorCache(capacity=4)
+_cache: LeastRecentCache[FaceDetector] = LeastRecentCache(capacity=4)
 
 
 def detect(
@@ -536,7 +459,7 @@ def detect(
         (0, 4)
     """
     check_color(color)
-    settings = _Settings(score_threshold, nms_threshold, top_k, keep_top_k, max_side, max_pixels)
+    settings = Settings(score_threshold, nms_threshold, top_k, keep_top_k, max_side, max_pixels)
     check_str(engine, "engine")
     path, state = None, None
     if weights is not None:
