@@ -103,7 +103,7 @@ class _Pen:
         self.canvas = canvas
         self.reverse = color == "bgr"
         self.line_width = line_width or max(1, round(max(canvas.shape[:2]) / 400))
-        self.font_scale = max(0.35, max(canvas.shape[:2]) / 2000)
+        self.font_scale = max(0.4, max(canvas.shape[:2]) / 2000)
 
     def box(self, box: npt.NDArray[np.float64]) -> None:
         width = self._line_width(box)
@@ -117,7 +117,10 @@ class _Pen:
     def landmarks(self, points: npt.NDArray[np.float64], box: npt.NDArray[np.float64]) -> None:
         radius = float(np.clip((box[2] - box[0]) / 40, 0.8, 3.0 * self.line_width))
         for point, paint in zip(points, _LANDMARKS, strict=True):
-            for size, tint in ((radius + 0.7, _OUTLINE), (radius, paint)):
+            discs = [(radius, paint)]
+            if radius > 1.2:  # on the smallest faces an edge would hide what it frames
+                discs.insert(0, (radius + 0.7, _OUTLINE))
+            for size, tint in discs:
                 self.cv2.circle(
                     self.canvas,
                     self._fixed(point),
