@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from retinaface_fast._typing import ColorOrder, FloatArray, UInt8Array
+if TYPE_CHECKING:
+    from retinaface_fast._typing import ColorOrder, FloatArray, UInt8Array
 
 __all__ = ["Engine", "RawOutputs", "check_images"]
 
@@ -37,17 +38,17 @@ class Engine(Protocol):
     """Runs one network.
 
     An engine is built once from weights and then immutable: `run` may be called from many threads at once.
-
-    Attributes:
-        name: Name under which `create_engine` knows it.
-        device: Where it runs, such as "cpu" or "cuda:0".
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name under which `create_engine` knows the engine."""
+        ...
 
     @property
-    def device(self) -> str: ...
+    def device(self) -> str:
+        """Where the network runs, such as "cpu" or "cuda:0"."""
+        ...
 
     def run(self, images: UInt8Array, *, color: ColorOrder) -> RawOutputs:
         """Run the network on a batch.
@@ -67,7 +68,7 @@ class Engine(Protocol):
         ...
 
 
-def check_images(images: UInt8Array, color: ColorOrder) -> None:
+def check_images(images: object, color: object) -> None:
     """Raise the errors that `Engine.run` promises for bad arguments."""
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
         kind = images.dtype if isinstance(images, np.ndarray) else type(images).__name__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F  # noqa: N812 -- torch's own name for it
 from torch import nn
@@ -10,24 +12,30 @@ from .config import RESNET_STAGES, BackboneConfig
 from .layers import ConvNorm, rectify
 from .layout import MOBILENET_BLOCKS, MOBILENET_TAPS
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 __all__ = ["MobileNetV1", "ResNet", "build_backbone"]
 
 
-def build_backbone(config: BackboneConfig, *, folded: bool) -> MobileNetV1 | ResNet:
+def build_backbone(config: BackboneConfig, *, levels: Collection[int], folded: bool) -> MobileNetV1 | ResNet:
     """The backbone that a config describes.
 
     Args:
         config: The backbone.
+        levels: Levels from 2 to 5 whose features are wanted; others are freed as soon as they are used.
         folded: Whether convolutions carry their batch norm.
     """
-    return (MobileNetV1 if config.kind == "mobilenet" else ResNet)(config, folded=folded)
+    kind = MobileNetV1 if config.kind == "mobilenet" else ResNet
+    return kind(config, levels=levels, folded=folded)
 
 
 class MobileNetV1(nn.Module):
     """MobileNetV1 (Howard et al. 2017, arXiv 1704.04861) with leaky rectifiers, without its classifier."""
 
-    def __init__(self, config: BackboneConfig, *, folded: bool) -> None:
+    def __init__(self, config: BackboneConfig, *, levels: Collection[int], folded: bool) -> None:
         super().__init__()
+        self.levels = frozenset(levels)
         channels = config.stem_channels
         self.stem = ConvNorm(
             3, channels, kernel=3, stride=2, negative_slope=config.negative_slope, folded=folded
@@ -40,13 +48,17 @@ class MobileNetV1(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, images: torch.Tensor) -> dict[int, torch.Tensor]:
-        """Map images (B, 3, H, W) to features by level, 2 to 5; level l is (B, C_l, ceil(H/2^l), ceil(W/2^l))."""
+        """Map images (B, 3, H, W) to features by level; level l is (B, C_l, ceil(H / 2^l), ceil(W / 2^l))."""
         features = self.stem(images)
-        by_index = []
-        for block in self.blocks:
-            features = block(features)
-            by_index.append(features)
-        return {level: by_index[index] for level, index in MOBILENET_TAPS.items()}
+        by_level = {}
+        start = 0
+        for level, last in MOBILENET_TAPS.items():
+            for block in self.blocks[start : last + 1]:
+                features = block(features)
+            start = last + 1
+            if level in self.levels:
+                by_level[level] = features
+        return by_level
 
 
 class _SeparableBlock(nn.Module):
@@ -75,8 +87,9 @@ class _SeparableBlock(nn.Module):
 class ResNet(nn.Module):
     """ResNet (He et al. 2015, arXiv 1512.03385) without its classifier."""
 
-    def __init__(self, config: BackboneConfig, *, folded: bool) -> None:
+    def __init__(self, config: BackboneConfig, *, levels: Collection[int], folded: bool) -> None:
         super().__init__()
+        self.levels = frozenset(levels)
         counts, bottleneck = RESNET_STAGES[config.depth]
         slope = config.negative_slope
         channels = config.stem_channels
@@ -95,12 +108,13 @@ class ResNet(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, images: torch.Tensor) -> dict[int, torch.Tensor]:
-        """Map images (B, 3, H, W) to features by level, 2 to 5; level l is (B, C_l, ceil(H/2^l), ceil(W/2^l))."""
+        """Map images (B, 3, H, W) to features by level; level l is (B, C_l, ceil(H / 2^l), ceil(W / 2^l))."""
         features = F.max_pool2d(self.stem(images), kernel_size=3, stride=2, padding=1)
         by_level = {}
         for level, stage in enumerate(self.stages, start=2):
             features = stage(features)
-            by_level[level] = features
+            if level in self.levels:
+                by_level[level] = features
         return by_level
 
 

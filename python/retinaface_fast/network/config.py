@@ -1,7 +1,7 @@
 """What a RetinaFace network is made of, as frozen dataclasses. Imports neither torch nor onnx.
 
-The shapes of every tensor follow from a config alone (`layer_specs`), so that weight files are checked against
-it, and other engines built from it, without a torch module in memory.
+The shapes of every tensor follow from a config alone (`layer_specs`), so that weight files are checked
+against it, and other engines built from it, without a torch module in memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-from retinaface_fast.ops.anchors import P2_P6, P3_P5, AnchorConfig
+from retinaface_fast.anchor_config import P2_P6, P3_P5, AnchorConfig
 
 __all__ = ["CONFIGS", "BackboneConfig", "BackboneKind", "ContextConfig", "RetinaFaceConfig"]
 
@@ -34,8 +34,8 @@ class BackboneConfig:
     """The feature extractor.
 
     Attributes:
-        kind: "mobilenet" (MobileNetV1, depthwise separable blocks) or "resnet" (the stride of a bottleneck sits
-            in its 3x3 convolution, as in torchvision).
+        kind: "mobilenet" (MobileNetV1, depthwise separable blocks) or "resnet" (the stride of a bottleneck
+            sits in its 3x3 convolution, as in torchvision).
         width: Channel multiplier of a MobileNet, > 0; always 1 for a ResNet.
         depth: 18, 34, 50 or 152 for a ResNet; 0 for a MobileNet.
         negative_slope: Slope of the rectifier below zero, >= 0; 0 is a plain ReLU.
@@ -96,14 +96,14 @@ class BackboneConfig:
 class ContextConfig:
     """The SSH context module of a pyramid level (Najibi et al. 2017, arXiv 1708.03979).
 
-    Three branches, of one, two and three 3x3 convolutions, are concatenated to half, a quarter and a quarter of
-    the channels. Every level has a module of its own.
+    Three branches, of one, two and three 3x3 convolutions, are concatenated to half, a quarter and a quarter
+    of the channels. Every level has a module of its own.
 
     Attributes:
         share_first: The second and third branch begin with the same 3x3 convolution. True in every published
             network; False gives the third branch its own.
-        deformable: The 3x3 convolutions of the context modules and of the pyramid are deformable and modulated
-            (DCNv2), as in the paper. Needs torchvision, and no published weights use it.
+        deformable: The 3x3 convolutions of the context modules and of the pyramid are deformable and
+            modulated (DCNv2), as in the paper. Needs torchvision, and no published weights use it.
     """
 
     share_first: bool = True
@@ -118,8 +118,8 @@ class RetinaFaceConfig:
         name: Name under which the config is known.
         backbone: The feature extractor.
         out_channels: Channels of every pyramid level, a multiple of 4.
-        anchors: Strides and anchor sizes, in pixels, of the pyramid levels, finest first. Strides are powers of
-            two from 4 to 64; 64 is an extra 3x3 stride-2 convolution on C5.
+        anchors: Strides and anchor sizes, in pixels, of the pyramid levels, finest first. Strides are powers
+            of two from 4 to 64; 64 is an extra 3x3 stride-2 convolution on C5.
         context: The context modules.
         variances: Factors of box centres and box sizes in the box and landmark deltas.
         mean_bgr: What is subtracted from the blue, green and red of a pixel (0 to 255). Nothing is scaled.
@@ -148,9 +148,9 @@ class RetinaFaceConfig:
             raise ValueError(f"anchors: strides must double from 4, 8, 16 or 32 on, got {strides}")
         if strides[-1] not in (32, 64):
             raise ValueError(f"anchors: the last stride must be 32 or 64, got {strides}")
-        if len(self.variances) != 2 or not all(math.isfinite(v) and v > 0 for v in self.variances):
+        if not all(math.isfinite(v) and v > 0 for v in self.variances):
             raise ValueError(f"variances: expected two finite numbers > 0, got {self.variances!r}")
-        if len(self.mean_bgr) != 3 or not all(math.isfinite(m) for m in self.mean_bgr):
+        if not all(math.isfinite(m) for m in self.mean_bgr):
             raise ValueError(f"mean_bgr: expected three finite numbers, got {self.mean_bgr!r}")
 
     @property
@@ -238,7 +238,7 @@ class RetinaFaceConfig:
 
 def _require_keys(values: object, keys: tuple[str, ...], *, where: str) -> None:
     if not isinstance(values, Mapping):
-        raise ValueError(f"{where}: expected a mapping, got {type(values).__name__}")  # noqa: TRY004
+        raise ValueError(f"{where}: expected a mapping, got {type(values).__name__}")
     missing = [key for key in keys if key not in values]
     unknown = [str(key) for key in values if key not in keys]
     if missing or unknown:
@@ -252,12 +252,14 @@ def _mobilenet(name: str, width: float, out_channels: int) -> RetinaFaceConfig:
 
 
 def _resnet(depth: int, out_channels: int) -> RetinaFaceConfig:
-    return RetinaFaceConfig(f"resnet{depth}", BackboneConfig("resnet", depth=depth), out_channels=out_channels)
+    return RetinaFaceConfig(
+        f"resnet{depth}", BackboneConfig("resnet", depth=depth), out_channels=out_channels
+    )
 
 
 #: The named networks. The first seven are the popular PyTorch port's recipe, for which weights are published;
-#: "paper-resnet152" is the paper's own (arXiv 1905.00641): P2 to P6, three anchors per cell, plain convolutions
-#: (`ContextConfig.deformable` turns its deformable ones on).
+#: "paper-resnet152" is the paper's own (arXiv 1905.00641): P2 to P6, three anchors per cell, plain
+#: convolutions (`ContextConfig.deformable` turns its deformable ones on).
 CONFIGS: Mapping[str, RetinaFaceConfig] = MappingProxyType(
     {
         config.name: config

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F  # noqa: N812 -- torch's own name for it
 from torch import nn
 
-from .config import RetinaFaceConfig
 from .layers import conv_norm
+
+if TYPE_CHECKING:
+    from .config import RetinaFaceConfig
 
 __all__ = ["ContextModule"]
 

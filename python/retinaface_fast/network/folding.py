@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retinaface_fast._typing import AnyArray, FloatArray
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retinaface_fast._typing import AnyArray, FloatArray
 
 __all__ = ["BATCH_NORM_EPSILON", "fold_batch_norm"]
 
@@ -21,12 +24,13 @@ def fold_batch_norm(
 ) -> dict[str, FloatArray]:
     """Fold every batch norm into the convolution that it follows.
 
-    `y = (w * x + b - mean) / sqrt(var + epsilon) * gamma + beta` is again a convolution; its weight and bias are
-    computed in float64 and rounded once.
+    `y = (w * x + b - mean) / sqrt(var + epsilon) * gamma + beta` is again a convolution; its weight and bias
+    are computed in float64 and rounded once.
 
     Args:
-        tensors: State dict with canonical names: `X.conv.weight` and, where batch norm follows, `X.norm.weight`,
-            `.bias`, `.running_mean` and `.running_var`. Layers without batch norm pass unchanged.
+        tensors: State dict with canonical names: `X.conv.weight` and, where batch norm follows,
+            `X.norm.weight`, `.bias`, `.running_mean` and `.running_var`. Layers without batch norm pass
+            unchanged.
         epsilon: What batch norm adds to the variance, > 0.
 
     Returns:

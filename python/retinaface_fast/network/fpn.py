@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- torch's own name for it
 from torch import nn
 
-from .config import RetinaFaceConfig
 from .layers import ConvNorm, conv_norm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .config import RetinaFaceConfig
 
 __all__ = ["FeaturePyramid"]
 
@@ -17,8 +21,8 @@ __all__ = ["FeaturePyramid"]
 class FeaturePyramid(nn.Module):
     """Lateral 1x1 convolutions, and from coarse to fine: upsample, add, smooth with a 3x3 convolution.
 
-    What is passed down is the smoothed level, and the coarsest lateral level stays unsmoothed. A level 6, where
-    the config has one, is a stride-2 convolution on C5.
+    What is passed down is the smoothed level, and the coarsest lateral level stays unsmoothed. A level 6,
+    where the config has one, is a stride-2 convolution on C5.
     """
 
     def __init__(self, config: RetinaFaceConfig, *, folded: bool) -> None:
@@ -44,15 +48,11 @@ class FeaturePyramid(nn.Module):
         )
         self.extra: nn.Module | None = None
         if config.levels[-1] == 6:
-            self.extra = ConvNorm(
-                channels[5], out, kernel=3, stride=2, negative_slope=slope, folded=folded
-            )
+            self.extra = ConvNorm(channels[5], out, kernel=3, stride=2, negative_slope=slope, folded=folded)
 
     def forward(self, features: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
         """Map backbone features by level to pyramid features, finest first, all of the same channels."""
-        pyramid = [
-            lateral(features[level]) for level, lateral in zip(self.levels, self.lateral, strict=True)
-        ]
+        pyramid = [lateral(features[level]) for level, lateral in zip(self.levels, self.lateral, strict=True)]
         for index in reversed(range(len(self.merge))):
             finer, coarser = pyramid[index], pyramid[index + 1]
             # Not in place: the backward pass of the rectifier reads its own output.

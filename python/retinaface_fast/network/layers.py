@@ -54,8 +54,8 @@ class ConvNorm(nn.Module):
 class DeformableConvNorm(nn.Module):
     """Modulated deformable convolution (Zhu et al. 2018, arXiv 1811.11168), batch norm, rectifier.
 
-    Offsets and modulation come from a convolution of the same kernel that starts at zero, so that an untrained
-    one is a plain convolution halved.
+    Offsets and modulation come from a convolution of the same kernel that starts at zero, so that an
+    untrained one is a plain convolution halved.
 
     Args:
         in_channels: Channels of the input.

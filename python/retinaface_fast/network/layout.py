@@ -6,14 +6,18 @@ them together), weight files are checked against it, and graphs for other run ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .config import RESNET_STAGES, RetinaFaceConfig
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = ["LayerSpec", "layer_specs", "tensor_shapes"]
 
-#: Output channels of the MobileNetV1 blocks at width 1 and their strides; Howard et al. 2017 (arXiv 1704.04861), table 1.
+#: Output channels of the MobileNetV1 blocks at width 1 and their strides; Howard et al. 2017 (arXiv
+#: 1704.04861), table 1.
 MOBILENET_BLOCKS: tuple[tuple[int, int], ...] = (
     (64, 1),
     (128, 2),
@@ -178,6 +182,4 @@ def _neck(config: RetinaFaceConfig) -> Iterator[LayerSpec]:
 def _heads(config: RetinaFaceConfig) -> Iterator[LayerSpec]:
     for index, anchors in enumerate(config.anchors.anchors_per_cell):
         for head, numbers in HEADS:
-            yield LayerSpec(
-                f"{head}.{index}", config.out_channels, anchors * numbers, kernel=1, norm=False
-            )
+            yield LayerSpec(f"{head}.{index}", config.out_channels, anchors * numbers, kernel=1, norm=False)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
 from .backbones import build_backbone
-from .config import RetinaFaceConfig
 from .context import ContextModule
 from .fpn import FeaturePyramid
+
+if TYPE_CHECKING:
+    from .config import RetinaFaceConfig
 
 __all__ = ["NetworkOutputs", "RetinaFace"]
 
@@ -23,8 +25,8 @@ class NetworkOutputs(NamedTuple):
 
     Attributes:
         class_logits: Each (B, A_l, 2) float32: background, face, before the softmax.
-        box_deltas: Each (B, A_l, 4) float32: centre x, centre y, log width, log height, relative to the anchor
-            and divided by the variances.
+        box_deltas: Each (B, A_l, 4) float32: centre x, centre y, log width, log height, relative to the
+            anchor and divided by the variances.
         landmark_deltas: Each (B, A_l, 10) float32: x, y of the five landmarks, relative to the anchor and
             divided by the centre variance.
     """
@@ -59,7 +61,7 @@ class RetinaFace(nn.Module):
     def __init__(self, config: RetinaFaceConfig, *, folded: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, folded=folded)
+        self.backbone = build_backbone(config.backbone, levels=config.levels, folded=folded)
         self.fpn = FeaturePyramid(config, folded=folded)
         self.context = nn.ModuleList(ContextModule(config, folded=folded) for _ in config.levels)
         self.class_head = _heads(config, 2)

@@ -15,13 +15,15 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 from retinaface_fast.errors import WeightsError
 
 from .cache import OFFLINE_VARIABLE, cache_dir, is_offline
 from .registry import REGISTRY, RegistryEntry
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Progress", "download", "fetch"]
 
@@ -129,7 +131,7 @@ def fetch(
         transfer = _Transfer(url, path.with_name(f"{path.name}.part"), size, progress or _silent, timeout)
         _receive(transfer, sha256, attempts=attempts, backoff=backoff)
         with _written(path):
-            os.replace(transfer.part, path)
+            transfer.part.replace(path)
     finally:
         lock.release()
     logger.info("downloaded %s to %s", url, path)
@@ -201,14 +203,18 @@ class _Transfer:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
                 with _written(self.part):
                     self.part.unlink()
-                raise _TransferError("the server has less than was received before", transient=True) from error
+                raise _TransferError(
+                    "the server has less than was received before", transient=True
+                ) from error
             raise _TransferError(
                 f"the server answered {error.code} {error.reason}", transient=error.code in _RETRIED_STATUS
             ) from error
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             stalled = isinstance(cause, TimeoutError)
-            message = f"nothing arrived for {self.timeout:g} s" if stalled else f"the connection failed ({cause})"
+            message = (
+                f"nothing arrived for {self.timeout:g} s" if stalled else f"the connection failed ({cause})"
+            )
             raise _TransferError(message, transient=True) from error
 
     def _save(self, response: http.client.HTTPResponse, done: int) -> bool:

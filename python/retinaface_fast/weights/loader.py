@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from retinaface_fast._typing import AnyArray
 from retinaface_fast.errors import WeightsError
 from retinaface_fast.network.config import CONFIGS, RetinaFaceConfig
 
@@ -18,6 +17,9 @@ from .onnx_file import read_onnx
 from .registry import REGISTRY
 from .safetensors_file import read_safetensors, write_safetensors
 from .state_dict import translate_state_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["FORMAT_VERSION", "bundled_path", "load_weights", "save_weights"]
 
@@ -57,7 +59,8 @@ def load_weights(source: str | os.PathLike[str], *, config: RetinaFaceConfig | N
         >>> from retinaface_fast.weights import load_weights
         >>> load_weights("no such model")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        ValueError: source: expected one of mobilenet0.25, ... or the path of a .safetensors, ... got 'no such model'
+        ValueError: source: expected one of mobilenet0.25, ... or the path of a .safetensors, ... got 'no such
+            model'
     """
     if isinstance(source, str) and source in REGISTRY:
         return _load_published(source, config)
@@ -74,8 +77,8 @@ def save_weights(weights: ModelWeights, path: str | os.PathLike[str]) -> None:
     """Write weights as safetensors, from which `load_weights` restores them with nothing else.
 
     The bytes depend on the weights alone. What cannot be told from the tensors goes into the metadata: format
-    version, network, pixel mean, channel order, anchors, and whatever `weights.metadata` holds, such as licence
-    and provenance. The file appears in one step or not at all.
+    version, network, pixel mean, channel order, anchors, and whatever `weights.metadata` holds, such as
+    licence and provenance. The file appears in one step or not at all.
 
     Args:
         weights: What to write.
@@ -144,7 +147,9 @@ def _load_published(name: str, config: RetinaFaceConfig | None) -> ModelWeights:
 def _load_file(path: Path, config: RetinaFaceConfig | None) -> ModelWeights:
     source = str(path)
     if path.suffix not in _SUFFIXES:
-        raise WeightsError(f"{source}: the format {path.suffix!r} is unknown; known are {', '.join(_SUFFIXES)}")
+        raise WeightsError(
+            f"{source}: the format {path.suffix!r} is unknown; known are {', '.join(_SUFFIXES)}"
+        )
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -170,9 +175,7 @@ def _load_file(path: Path, config: RetinaFaceConfig | None) -> ModelWeights:
     )
 
 
-def _from_safetensors(
-    data: bytes, config: RetinaFaceConfig | None, source: str, digest: str
-) -> ModelWeights:
+def _from_safetensors(data: bytes, config: RetinaFaceConfig | None, source: str, digest: str) -> ModelWeights:
     tensors, metadata = read_safetensors(data, source=source)
     names: dict[str, str] = {}
     if _FORMAT_KEY in metadata:
@@ -184,20 +187,16 @@ def _from_safetensors(
         metadata = {key: value for key, value in metadata.items() if key not in (_FORMAT_KEY, _CONFIG_KEY)}
     else:
         tensors, config, names = translate_state_dict(tensors, config=config, source=source)
-    return make_weights(
-        tensors, config, metadata=metadata, source=source, sha256=digest, foreign_names=names
-    )
+    return make_weights(tensors, config, metadata=metadata, source=source, sha256=digest, foreign_names=names)
 
 
 def _stored_config(metadata: dict[str, str], source: str) -> RetinaFaceConfig:
     version = metadata[_FORMAT_KEY]
     if version != str(FORMAT_VERSION):
         raise WeightsError(
-            f"{source} has format version {version!r}; this release reads {FORMAT_VERSION}: install a newer one"
+            f"{source} has format version {version!r}, and this release reads {FORMAT_VERSION}: install a newer one"
         )
     try:
         return RetinaFaceConfig.from_dict(json.loads(metadata[_CONFIG_KEY]))
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{source}: its metadata describes no network ({error})") from error
-
-

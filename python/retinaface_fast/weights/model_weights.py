@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retinaface_fast._typing import AnyArray, FloatArray
 from retinaface_fast.errors import WeightsError
-from retinaface_fast.network.config import RetinaFaceConfig
 from retinaface_fast.network.folding import fold_batch_norm
 from retinaface_fast.network.layout import tensor_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retinaface_fast._typing import AnyArray, FloatArray
+    from retinaface_fast.network.config import RetinaFaceConfig
 
 __all__ = ["ModelWeights"]
 

@@ -7,12 +7,10 @@ value has one producer but many consumers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinaface_fast._typing import AnyArray
 from retinaface_fast.errors import MissingDependencyError, WeightsError
 from retinaface_fast.network.config import CONFIGS, RetinaFaceConfig
 from retinaface_fast.network.layout import HEADS, MOBILENET_TAPS, LayerSpec, layer_specs
@@ -20,7 +18,11 @@ from retinaface_fast.network.layout import HEADS, MOBILENET_TAPS, LayerSpec, lay
 from .state_dict import TranslatedTensors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from onnx import ModelProto, NodeProto
+
+    from retinaface_fast._typing import AnyArray
 
 __all__ = ["read_onnx"]
 
@@ -158,7 +160,9 @@ class _Walk:
             raise _MismatchError("deformable convolutions cannot be read from ONNX")
         pyramid = [self.context(level, value) for level, value in enumerate(self.heads())]
         features = self.pyramid(pyramid)
-        image = self.mobilenet(features) if self.config.backbone.kind == "mobilenet" else self.resnet(features)
+        image = (
+            self.mobilenet(features) if self.config.backbone.kind == "mobilenet" else self.resnet(features)
+        )
         image = self.graph.resolve(image)
         if image not in self.graph.inputs:
             raise _MismatchError(
@@ -173,7 +177,9 @@ class _Walk:
         node = self.graph.producer.get(value)
         if node is None or node.op_type not in op_types:
             found = "nothing" if node is None else f"{node.op_type} {node.name!r}".rstrip()
-            raise _MismatchError(f"{what}: expected {' or '.join(op_types)} to produce {value}, found {found}")
+            raise _MismatchError(
+                f"{what}: expected {' or '.join(op_types)} to produce {value}, found {found}"
+            )
         return node
 
     def rectifier(self, value: str, what: str, negative_slope: float) -> str:
@@ -181,7 +187,7 @@ class _Walk:
         slope = attribute(node, "alpha", 0.01) if node.op_type == "LeakyRelu" else 0.0
         if abs(slope - negative_slope) > 1e-6:
             raise _MismatchError(f"{what}: its rectifier has slope {slope:g} instead of {negative_slope:g}")
-        return node.input[0]
+        return str(node.input[0])
 
     def conv(self, value: str, layer: str, *, negative_slope: float | None) -> str:
         spec = self.specs[layer]
@@ -192,7 +198,9 @@ class _Walk:
             epsilon = attribute(node, "epsilon", 1e-5)
             if abs(epsilon - 1e-5) > 1e-9:
                 raise _MismatchError(f"{layer}: its batch norm has epsilon {epsilon:g} instead of 1e-05")
-            for part, name in zip(("weight", "bias", "running_mean", "running_var"), node.input[1:5], strict=True):
+            for part, name in zip(
+                ("weight", "bias", "running_mean", "running_var"), node.input[1:5], strict=True
+            ):
                 self.record(f"{layer}.norm.{part}", name, (spec.out_channels,))
             self.layer_of[id(node)] = layer
             node = self.node(node.input[0], ("Conv",), layer)
@@ -232,7 +240,9 @@ class _Walk:
             "dilations": (1, 1),
             "group": spec.groups,
         }
-        wrong = [f"{key} {found[key]} instead of {expected[key]}" for key in found if found[key] != expected[key]]
+        wrong = [
+            f"{key} {found[key]} instead of {expected[key]}" for key in found if found[key] != expected[key]
+        ]
         if auto_pad not in (b"NOTSET", "NOTSET"):
             wrong.append(f"auto_pad {auto_pad!r}")
         if wrong:
@@ -260,7 +270,10 @@ class _Walk:
                 self.conv(branch, f"{kinds[0]}.{level}", negative_slope=None)
                 for level, branch in enumerate(branches)
             ]
-        return [self.same(list(values), f"heads of level {i}") for i, values in enumerate(zip(*inputs.values()))]
+        return [
+            self.same(list(values), f"heads of level {i}")
+            for i, values in enumerate(zip(*inputs.values(), strict=False))
+        ]
 
     def head_branches(self, output: str) -> list[str]:
         value = self.graph.resolve(output)
@@ -276,7 +289,9 @@ class _Walk:
             transpose = self.node(reshape.input[0], ("Transpose",), f"output {output}")
             order = tuple(attribute(transpose, "perm", ()))
             if order != (0, 2, 3, 1):
-                raise _MismatchError(f"output {output}: channels are moved by {order} instead of (0, 2, 3, 1)")
+                raise _MismatchError(
+                    f"output {output}: channels are moved by {order} instead of (0, 2, 3, 1)"
+                )
             branches.append(transpose.input[0])
         return branches
 
@@ -349,7 +364,7 @@ class _Walk:
         return self.conv(value, "backbone.stem", negative_slope=slope)
 
     def tap(self, value: str, level: int | None, features: Mapping[int, str]) -> str:
-        if level in features:
+        if level is not None and level in features:
             return self.same([value, features[level]], f"features of level {level}")
         return value
 
@@ -393,7 +408,11 @@ class _Walk:
         return self.same([main, shortcut], block)
 
     def expect_nothing_left(self) -> None:
-        missing = [spec for spec in self.specs if f"{spec}.conv.weight" not in self.tensors and f"{spec}.weight" not in self.tensors]
+        missing = [
+            spec
+            for spec in self.specs
+            if f"{spec}.conv.weight" not in self.tensors and f"{spec}.weight" not in self.tensors
+        ]
         if missing:  # pragma: no cover -- the walk visits every layer
             raise _MismatchError(f"missing: {', '.join(missing[:5])}")
         surplus = [

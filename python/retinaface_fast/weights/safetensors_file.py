@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retinaface_fast._typing import AnyArray, FloatArray
 from retinaface_fast.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retinaface_fast._typing import AnyArray, FloatArray
 
 __all__ = ["read_safetensors", "write_safetensors"]
 
@@ -41,8 +45,8 @@ def read_safetensors(data: bytes, *, source: str) -> tuple[dict[str, AnyArray], 
 def write_safetensors(tensors: Mapping[str, FloatArray], metadata: Mapping[str, str]) -> bytes:
     """Encode float32 tensors and metadata as a safetensors file.
 
-    The library writes metadata in a random order; a build that is to be reproducible cannot have that, so keys
-    and tensors are sorted here.
+    The library writes metadata in a random order; a build that is to be reproducible cannot have that, so
+    keys and tensors are sorted here.
 
     Args:
         tensors: float32 arrays by name.

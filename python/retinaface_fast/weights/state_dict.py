@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from retinaface_fast._typing import AnyArray
 from retinaface_fast.errors import WeightsError
 from retinaface_fast.network.config import CONFIGS, BackboneKind, RetinaFaceConfig
 from retinaface_fast.network.layout import layer_specs, tensor_shapes
 
 from .model_weights import compare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from retinaface_fast._typing import AnyArray
 
 __all__ = ["KNOWN_SURPLUS", "TranslatedTensors", "translate_state_dict"]
 
@@ -89,7 +92,7 @@ def _without_prefix(tensors: Mapping[str, AnyArray], source: str) -> dict[str, A
 
 
 def _namings(config: RetinaFaceConfig) -> Iterator[tuple[dict[str, str], bool]]:
-    """File name by canonical name, and whether batch norm is folded, for every naming that has this network."""
+    """The name in the file by canonical name, and whether batch norm is folded, for each naming."""
     for folded in (False, True):
         yield {name: name for name in tensor_shapes(config, folded=folded)}, folded
     if config.levels == (3, 4, 5) and config.context.share_first and not config.context.deformable:

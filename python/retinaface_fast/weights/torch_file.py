@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from retinaface_fast._typing import AnyArray
 from retinaface_fast.errors import EngineError, WeightsError
+
+if TYPE_CHECKING:
+    from retinaface_fast._typing import AnyArray
 
 __all__ = ["read_torch"]
 
@@ -58,8 +61,8 @@ def read_torch(data: bytes, *, source: str) -> dict[str, AnyArray]:
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise WeightsError(f"{source}: {name!r} is a {type(tensor).__name__} instead of a tensor")
         try:
-            tensor = tensor.detach().to_dense() if tensor.is_sparse else tensor.detach()
-            arrays[name] = (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
+            dense = tensor.detach().to_dense() if tensor.is_sparse else tensor.detach()
+            arrays[name] = (dense.float() if dense.is_floating_point() else dense).contiguous().numpy()
         except (RuntimeError, TypeError, NotImplementedError) as error:
             raise WeightsError(f"{source}: {name} cannot be read: {error}") from error
     return arrays
