@@ -44,6 +44,9 @@ CPP_TOOLS = ("cmake>=3.18", "ninja>=1.11")
 #: new or deleted one needs the installation to be told.
 BUILD_INPUTS = ("CMakeLists.txt", "pyproject.toml", "csrc", "src", "tools")
 
+#: Extras that bring others along.
+IMPLIED = {"dev": {"demo", "docs", "test"}, "test": {"demo"}}
+
 BUNDLED_WEIGHTS = "weights/bundled/mobilenet0.25.safetensors"
 
 
@@ -147,13 +150,14 @@ class Venv:
             json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() else {"extras": [], "digest": ""}
         )
         digest = build_digest()
-        if done["digest"] == digest and set(done["extras"]).issuperset(extras):
+        wanted = {*done["extras"], *extras}
+        wanted = {e for e in wanted if not any(e in IMPLIED.get(other, ()) for other in wanted)}
+        if done["digest"] == digest and wanted == set(done["extras"]):
             return
-        wanted = sorted({*done["extras"], *extras})
         need_compiler()
         stamp.unlink(missing_ok=True)
-        self.pip("install", "--editable", f".[{','.join(wanted)}]")
-        stamp.write_text(json.dumps({"extras": wanted, "digest": digest}), encoding="utf-8")
+        self.pip("install", "--editable", f".[{','.join(sorted(wanted))}]")
+        stamp.write_text(json.dumps({"extras": sorted(wanted), "digest": digest}), encoding="utf-8")
 
 
 def build_digest() -> str:

@@ -68,14 +68,35 @@ def test_installs_once_and_adds_extras(
     monkeypatch.setattr(dev.Venv, "pip", lambda self, *arguments: calls.append(arguments))
     monkeypatch.setattr(dev, "need_compiler", lambda: None)
     venv = dev.Venv(tmp_path / "venv")
-    venv.install("demo")
-    venv.install("demo")
-    venv.install("test")
-    venv.install("demo")
-    assert calls == [("install", "--editable", ".[demo]"), ("install", "--editable", ".[demo,test]")]
+    for extra in ("demo", "demo", "docs", "demo", "test", "docs", "demo"):
+        venv.install(extra)
+    assert [call[-1] for call in calls] == [".[demo]", ".[demo,docs]", ".[docs,test]"]
     (dev.ROOT / "csrc" / "a.cpp").write_text("2", encoding="utf-8")
     venv.install("demo")
-    assert calls[2:] == [("install", "--editable", ".[demo,test]")]
+    venv.install("dev")
+    venv.install("test")
+    assert [call[-1] for call in calls[3:]] == [".[docs,test]", ".[dev]"]
+    assert {call[:2] for call in calls} == {("install", "--editable")}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib is new in Python 3.11")
+def test_extras_bring_along_what_the_loop_believes(dev: ModuleType) -> None:
+    import tomllib
+
+    project = tomllib.loads((DEV.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def requirements(extra: str) -> set[str]:
+        found: set[str] = set()
+        for requirement in project["optional-dependencies"][extra]:
+            if requirement.startswith("retinaface-fast["):
+                found.update(*(requirements(e) for e in requirement[len("retinaface-fast[") : -1].split(",")))
+            else:
+                found.add(requirement)
+        return found
+
+    for extra, others in dev.IMPLIED.items():
+        for other in others:
+            assert requirements(extra) >= requirements(other), (extra, other)
 
 
 def test_a_failed_install_is_tried_again(

@@ -49,9 +49,7 @@ class AnchorConfig:
                 raise ValueError(f"strides: expected pixels within [1, 1048576], got {stride}")
         sizes = tuple(tuple(float(size) for size in level) for level in self.sizes)
         if len(sizes) != len(strides):
-            raise ValueError(
-                f"sizes: expected one entry for each of {len(strides)} strides, got {len(sizes)}"
-            )
+            raise ValueError(f"sizes: expected one entry for each of {len(strides)} strides, got {len(sizes)}")
         for level in sizes:
             if not level or not all(math.isfinite(size) and size > 0 for size in level):
                 raise ValueError(f"sizes: expected positive pixels for every level, got {level}")

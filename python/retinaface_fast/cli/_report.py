@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Group
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,10 +18,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from ._console import printable
+from ._console import line
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
     from retinaface_fast._typing import FloatArray
     from retinaface_fast.detections import Detections
@@ -60,17 +59,16 @@ def _points(points: FloatArray) -> str:
     return " ".join(f"{x:.0f},{y:.0f}" for x, y in points)
 
 
-def faces_table(name: str, detections: Detections) -> RenderableType:
-    """Return the table of one picture's faces, best first; pixels of the picture, rounded.
+def print_faces(console: Console, name: str, detections: Detections) -> None:
+    """Print the table of one picture's faces, best first; pixels of the picture, rounded.
 
     It fits into 80 columns as long as the coordinates have three digits.
     """
     height, width = detections.image_size
-    title = Text(
-        printable(f"{name}: {plural(len(detections), 'face')} in {width}x{height} pixels"), style="bold"
-    )
+    title = f"{name}: {plural(len(detections), 'face')} in {width}x{height} pixels"
+    line(console, title, style="bold")
     if not len(detections):
-        return title
+        return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in ("face", "score", "x1", "y1", "x2", "y2"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -79,15 +77,15 @@ def faces_table(name: str, detections: Detections) -> RenderableType:
     for index, face in enumerate(detections[:TABLE_FACES]):
         table.add_row(
             str(index),
-            f"{float(face.score):.3f}",
-            *(f"{float(v):.0f}" for v in face.box),
+            f"{face.score:.3f}",
+            *(f"{v:.0f}" for v in face.box),
             _points(face.landmarks[:2]),
             _points(face.landmarks[2:3]),
             _points(face.landmarks[3:]),
         )
+    console.print(table)
     if len(detections) > TABLE_FACES:
-        return Group(title, table, Text(f"and {len(detections) - TABLE_FACES:,} more"))
-    return Group(title, table)
+        line(console, f"and {len(detections) - TABLE_FACES:,} more")
 
 
 def plural(count: int, noun: str) -> str:

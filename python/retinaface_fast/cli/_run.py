@@ -14,7 +14,7 @@ from retinaface_fast.image import read_image
 from . import _console
 from ._frames import Frames, frame_writer
 from ._outputs import Csv, Inputs, JsonLines, Records, open_stream, unique, write_picture
-from ._report import TABLE_PICTURES, Tally, faces_table, plural, progress_bar
+from ._report import TABLE_PICTURES, Tally, plural, print_faces, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -161,7 +161,7 @@ class Run:
         self.tally.pictures += 1
         self._result({"source": name}, detections)
         if self.plan.shows_tables:
-            _console.stdout().print(faces_table(name, detections))
+            print_faces(_console.stdout(), name, detections)
 
     def _stream(self, name: str, origin: Path | int, target: Path | None, relative: Path) -> None:
         plan, before = self.plan, (self.tally.frames, self.tally.faces)
