@@ -321,7 +321,8 @@ def clang_tidy(venv: Venv) -> None:
 def docs(venv: Venv, arguments: Sequence[str]) -> None:
     """Build the documentation into site/; --serve shows it while it is written."""
     venv.install("docs")
-    run(venv.python, "-m", "mkdocs", *(["serve"] if "--serve" in arguments else ["build", "--strict"]))
+    command = ["serve"] if "--serve" in arguments else ["build", "--strict"]
+    run(venv.python, "-m", "mkdocs", *command, env={"NO_MKDOCS_2_WARNING": "1"})  # the theme's advertisement
 
 
 def bench(venv: Venv, arguments: Sequence[str]) -> None:
