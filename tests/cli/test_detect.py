@@ -281,6 +281,15 @@ def test_a_target_that_cannot_be_written_is_a_failure(capsys: pytest.CaptureFixt
     assert "in/a.jpg" in capsys.readouterr().err.replace("\\", "/")
 
 
+def test_without_opencv_it_is_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video("v.avi")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert main(["detect", "v.avi"]) == 1
+    assert "opencv-python-headless" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------ videos, cameras
 
 

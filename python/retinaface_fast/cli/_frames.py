@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinaface_fast._imports import import_cv2
 from retinaface_fast.errors import ImageError
 
 from ._outputs import WRITABLE_VIDEOS, part_of
@@ -29,8 +30,7 @@ class Frames:
     """
 
     def __init__(self, origin: Path | int) -> None:
-        import cv2
-
+        cv2 = import_cv2("to read videos")
         self._name = f"camera {origin}" if isinstance(origin, int) else str(origin)
         self._is_camera = isinstance(origin, int)
         self._capture = cv2.VideoCapture(origin if isinstance(origin, int) else str(origin))
@@ -82,10 +82,9 @@ def frame_writer(target: Path, rate: float) -> Iterator[Callable[[UInt8Array], N
         A function of a frame, (H, W, 3) uint8 BGR. The first one fixes the size of the video, a later one of
         another size is stretched to it. It raises ImageError if this OpenCV has no encoder for the format.
     """
-    import cv2
-
+    cv2 = import_cv2("to write videos")
     code = cv2.VideoWriter.fourcc(*WRITABLE_VIDEOS[target.suffix.lower()])
-    writer: cv2.VideoWriter | None = None
+    writer: Any = None
     size = (0, 0)
     part = part_of(target)
 

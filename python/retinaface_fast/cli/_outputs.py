@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
+from retinaface_fast._imports import import_cv2
 from retinaface_fast.detections import LANDMARK_NAMES
 from retinaface_fast.errors import ImageError
 
@@ -126,10 +127,10 @@ def write_picture(target: Path, pixels: UInt8Array) -> None:
 
     Raises:
         ImageError: The format cannot hold it.
+        MissingDependencyError: OpenCV cannot be imported.
         OSError: The file cannot be written.
     """
-    import cv2
-
+    cv2 = import_cv2("to write pictures")
     try:
         done, data = cv2.imencode(target.suffix.lower(), pixels)
     except cv2.error as error:
