@@ -230,6 +230,7 @@ def cpp(venv: Venv, arguments: Sequence[str]) -> None:
     run(
         venv.tool("ctest"),
         *("--test-dir", build / "csrc", "--output-on-failure", "--no-tests=error"),
+        *("--parallel", str(os.cpu_count() or 1)),
         *arguments,
         env={
             # An error must fail the test and not only be printed.
@@ -261,21 +262,21 @@ def lint(venv: Venv, arguments: Sequence[str]) -> None:
     """Check style, types and C++ (ruff, mypy, clang-format, clang-tidy); --fix rewrites what can be."""
     venv.install("dev")
     fix = "--fix" in arguments
-    steps: list[Callable[[], None]] = [
-        lambda: run(venv.tool("ruff"), "check", *(["--fix"] if fix else []), "."),
-        lambda: run(venv.tool("ruff"), "format", *([] if fix else ["--check"]), "."),
-        lambda: run(venv.python, "-m", "mypy"),
-        lambda: clang_format(venv, fix=fix),
-        lambda: clang_tidy(venv),
-    ]
+    steps: dict[str, Callable[[], None]] = {
+        "ruff check": lambda: run(venv.tool("ruff"), "check", *(["--fix"] if fix else []), "."),
+        "ruff format": lambda: run(venv.tool("ruff"), "format", *([] if fix else ["--check"]), "."),
+        "mypy": lambda: run(venv.python, "-m", "mypy"),
+        "clang-format": lambda: clang_format(venv, fix=fix),
+        "clang-tidy": lambda: clang_tidy(venv),
+    }
     failures: list[str] = []
-    for step in steps:  # all of them: one round should show everything that is wrong
+    for name, step in steps.items():  # all of them: one round should show everything that is wrong
         try:
             step()
-        except subprocess.CalledProcessError as error:  # noqa: PERF203
-            failures.append(" ".join(Path(str(word)).name for word in error.cmd[:3]))
+        except subprocess.CalledProcessError:  # noqa: PERF203
+            failures.append(name)
     if failures:
-        raise DevError("lint found something: " + "; ".join(failures))
+        raise DevError("found something: " + ", ".join(failures))
 
 
 def cpp_files() -> list[Path]:
