@@ -14,7 +14,7 @@ from ._cache import LeastRecentCache
 from ._settings import SETTINGS, Settings
 from ._validation import check_color, check_str
 from .detections import Detections
-from .engines import create_engine
+from .engines import ENGINES, Engine, create_engine
 from .errors import EngineError, ImageError
 from .image import read_image
 from .network.config import CONFIGS
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ._typing import ColorOrder
-    from .engines import Engine
     from .image import ImageSource, LoadedImage
 
 __all__ = ["DEFAULT_MODEL", "FaceDetector", "detect"]
@@ -108,15 +107,15 @@ class FaceDetector:
         )
         if device is not None:
             check_str(device, "device")
-        loaded = _load(model, weights)
         if isinstance(engine, str):
-            running = create_engine(engine, loaded, device=device)
-        elif callable(getattr(engine, "run", None)):
-            if device is not None:
-                raise ValueError(f"device must be None where engine is an object, got {device!r}")
-            running = engine
-        else:
+            if engine not in ("auto", *ENGINES):
+                raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
+        elif not isinstance(engine, Engine):
             raise TypeError(f"engine must be a name or an Engine, got {type(engine).__name__} {engine!r}")
+        elif device is not None:
+            raise ValueError(f"device must be None where engine is an object, got {device!r}")
+        loaded = _load(model, weights)
+        running = create_engine(engine, loaded, device=device) if isinstance(engine, str) else engine
         self._fill(
             _engine=running,
             _settings=settings,

@@ -10,13 +10,11 @@ import numpy as np
 
 from ._imports import import_cv2
 from .errors import ImageError
-from .image_header import read_header, sniff_format
+from ._image_header import read_header, sniff_format
 
 if TYPE_CHECKING:
     from ._typing import UInt8Array
-    from .image_header import ImageHeader
-
-__all__ = ["BinaryFile", "check_pixels", "checked_header", "choose_reduction", "decode", "read_bytes"]
+    from ._image_header import ImageHeader
 
 
 @runtime_checkable
