@@ -23,8 +23,10 @@ from retinaface_fast import (
     ImageError,
     MissingDependencyError,
     WeightsError,
-    detector as detector_module,
     ops,
+)
+from retinaface_fast import (
+    detector as detector_module,
 )
 from retinaface_fast.engines import RawOutputs
 from retinaface_fast.weights import load_weights
@@ -78,27 +80,24 @@ def best_iou(result: Detections, box: tuple[float, ...] | np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    ("which", "box", "landmarks", "size"),
+    ("picture", "box", "landmarks", "size"),
     [
-        ("astronaut", ASTRONAUT_BOX, ASTRONAUT_LANDMARKS, (512, 512)),
-        ("hopper", HOPPER_BOX, HOPPER_LANDMARKS, (600, 512)),
+        ("astronaut_path", ASTRONAUT_BOX, ASTRONAUT_LANDMARKS, (512, 512)),
+        ("grace_hopper_path", HOPPER_BOX, HOPPER_LANDMARKS, (600, 512)),
     ],
 )
-def test_portraits(
-    which: str, box, landmarks, size, detector: FaceDetector, astronaut_path: Path, grace_hopper_path: Path
-) -> None:
-    result = detector.detect(astronaut_path if which == "astronaut" else grace_hopper_path)
+def test_portraits(picture: str, box, landmarks, size, request: pytest.FixtureRequest) -> None:
+    result = retinaface_fast.detect(request.getfixturevalue(picture))
     assert len(result) == 1
     assert result.scores[0] > 0.99
     np.testing.assert_allclose(result.boxes[0], box, atol=1)
     np.testing.assert_allclose(result.landmarks[0], landmarks, atol=1)
     assert result.image_size == size
-    assert result.engine == detector.engine
-    assert result.device == detector.device
 
 
 def test_cat_is_no_face(detector: FaceDetector, cat_bgr: np.ndarray) -> None:
     result = detector.detect(cat_bgr)
+    assert (result.engine, result.device) == (detector.engine, detector.device)
     assert len(result) == 0
     assert (result.boxes.shape, result.landmarks.shape) == ((0, 4), (0, 5, 2))
     assert result.image_size == cat_bgr.shape[:2]
@@ -225,7 +224,9 @@ def test_padding_moves_or_keeps_boxes(detector: FaceDetector, astronaut_bgr: np.
         np.testing.assert_allclose(result.boxes, expected.boxes, atol=0.05)
         assert result.image_size == (512 + bottom, 512 + right)
     padded = cv2.copyMakeBorder(astronaut_bgr, 64, 0, 128, 0, cv2.BORDER_CONSTANT, value=(104, 117, 123))
-    np.testing.assert_allclose(detector.detect(padded).boxes, expected.boxes + [128, 64, 128, 64], atol=1)
+    np.testing.assert_allclose(
+        detector.detect(padded).boxes, np.add(expected.boxes, [128, 64, 128, 64]), atol=1
+    )
 
 
 def test_composed_scene(detector: FaceDetector, astronaut_bgr: np.ndarray) -> None:
@@ -251,7 +252,7 @@ def test_composed_scene(detector: FaceDetector, astronaut_bgr: np.ndarray) -> No
                 np.array([width, 0, width, 0]) + placed[[2, 1, 0, 3]] * [-1, 1, -1, 1],
             )
         scene[y : y + height, x : x + width] = patch
-        truth.append(placed + (x, y, x, y))
+        truth.append(np.add(placed, (x, y, x, y)))
     result = detector.detect(scene)
     assert len(result) == len(truth)
     overlaps = ops.box_iou(np.float32(truth), result.boxes)
@@ -274,8 +275,10 @@ def test_crowd(detector: FaceDetector, astronaut_bgr: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     ("size_hw", "faces"),
-    [((1, 1), 0), ((1, 500), 0), ((500, 1), 0), ((2, 3), 0), ((7, 9), 0), ((31, 33), 0), ((37, 53), 0)]
-    + [((217, 333), 1), ((333, 277), 1), ((512, 511), 1)],
+    [
+        *(((1, 1), 0), ((1, 500), 0), ((500, 1), 0), ((2, 3), 0), ((7, 9), 0), ((31, 33), 0), ((37, 53), 0)),
+        *(((217, 333), 1), ((333, 277), 1), ((512, 511), 1)),
+    ],
 )
 def test_odd_sizes(
     size_hw: tuple[int, int], faces: int, detector: FaceDetector, astronaut_bgr: np.ndarray
@@ -448,7 +451,7 @@ def test_replace_shares_the_network(detector: FaceDetector) -> None:
     assert (other.score_threshold, other.nms_threshold, other.max_pixels) == (0.1, 0.4, 99)
     assert other._engine is detector._engine
     assert detector.score_threshold == 0.5
-    with pytest.raises(TypeError, match="replace takes score_threshold, .*, got engine"):
+    with pytest.raises(TypeError, match=r"replace takes score_threshold, .*, got engine"):
         detector.replace(engine="torch")
 
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from retinaface_fast import ImageError
+from retinaface_fast._image_header import read_header, sniff_format
 from retinaface_fast.geometry import Geometry
 from retinaface_fast.image import DEFAULT_MAX_PIXELS, read_image
-from retinaface_fast._image_header import read_header, sniff_format
 
 FORMATS = {
     "JPEG": {"quality": 90},

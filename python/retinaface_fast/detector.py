@@ -68,6 +68,7 @@ class FaceDetector:
         MissingDependencyError: The engine's package is not installed; the message names the extra.
 
     Examples:
+        >>> import numpy as np
         >>> detector = FaceDetector(score_threshold=0.6)
         >>> result = detector.detect(np.zeros((48, 64, 3), np.uint8))
         >>> len(result), result.boxes.shape, result.image_size
@@ -302,6 +303,7 @@ class FaceDetector:
             EngineError: The engine failed; the message begins with the index.
 
         Examples:
+            >>> import numpy as np
             >>> small, large = np.zeros((32, 32, 3), np.uint8), np.zeros((50, 90), np.uint8)
             >>> [result.image_size for result in FaceDetector().detect_batch([small, large])]
             [(32, 32), (50, 90)]
@@ -454,6 +456,7 @@ def detect(
         MissingDependencyError: A package that is needed is not installed.
 
     Examples:
+        >>> import numpy as np
         >>> detect(np.zeros((48, 64, 3), np.uint8), score_threshold=0.3).boxes.shape
         (0, 4)
     """

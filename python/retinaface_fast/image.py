@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from ._image_file import BinaryFile, check_pixels, checked_header, choose_reduction, decode, read_bytes
 from ._imports import import_cv2
 from ._validation import check_color, check_positive_int
 from .errors import ImageError
 from .geometry import Geometry
-from ._image_file import BinaryFile, check_pixels, checked_header, choose_reduction, decode, read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -96,6 +96,7 @@ def read_image(
         MissingDependencyError: OpenCV is needed and cannot be imported.
 
     Examples:
+        >>> import numpy as np
         >>> loaded = read_image(np.zeros((480, 640), np.uint8))
         >>> loaded.pixels.shape, loaded.geometry.is_identity
         ((480, 640, 3), True)
