@@ -15,6 +15,7 @@ namespace retinaface {
 namespace {
 
 constexpr std::size_t kSoaPadding = 8;
+constexpr std::size_t kHintFrom = 32;
 constexpr std::uint32_t kNone = 0xFFFFFFFFU;
 
 // --- order -----------------------------------------------------------------------------------------------------------
@@ -41,21 +42,29 @@ unsigned bit_width(std::uint32_t value) noexcept {
     return width;
 }
 
-// Sorts by the upper 32 bits, less `base`, of which `bits` are in use; stable. `spare` has room for n.
+// Sorts by the upper 32 bits, less `base`, of which `bits` are in use; stable. `spare` has room for n. The digits of all
+// passes are counted in one.
 template <unsigned kDigitBits>
 void radix_sort(std::uint64_t* keys, std::uint64_t* spare, std::size_t n, std::uint32_t base, unsigned bits) {
     constexpr std::size_t kDigits = std::size_t{1} << kDigitBits;
+    constexpr std::size_t kMaxPasses = (32 + kDigitBits - 1) / kDigitBits;
+    const std::size_t passes = (bits + kDigitBits - 1) / kDigitBits;
+    std::array<std::array<std::uint32_t, kDigits>, kMaxPasses> start;
+    for (std::size_t pass = 0; pass < passes; ++pass) start[pass].fill(0);
+    for (std::size_t i = 0; i < n; ++i) {
+        std::uint32_t rest = static_cast<std::uint32_t>(keys[i] >> 32U) - base;
+        for (std::size_t pass = 0; pass < passes; ++pass, rest >>= kDigitBits) ++start[pass][rest & (kDigits - 1)];
+    }
     std::uint64_t* from = keys;
     std::uint64_t* to = spare;
-    for (unsigned shift = 0; shift < bits; shift += kDigitBits) {
-        std::array<std::uint32_t, kDigits> start{};
-        const auto digit = [base, shift](std::uint64_t key) noexcept {
-            return (static_cast<std::uint32_t>(key >> 32U) - base) >> shift & (kDigits - 1);
-        };
-        for (std::size_t i = 0; i < n; ++i) ++start[digit(from[i])];
+    for (std::size_t pass = 0; pass < passes; ++pass) {
         std::uint32_t sum = 0;
-        for (std::uint32_t& count : start) sum += std::exchange(count, sum);
-        for (std::size_t i = 0; i < n; ++i) to[start[digit(from[i])]++] = from[i];
+        for (std::uint32_t& count : start[pass]) sum += std::exchange(count, sum);
+        const auto shift = static_cast<unsigned>(pass) * kDigitBits;
+        for (std::size_t i = 0; i < n; ++i) {
+            const std::uint32_t digit = (static_cast<std::uint32_t>(from[i] >> 32U) - base) >> shift & (kDigits - 1);
+            to[start[pass][digit]++] = from[i];
+        }
         std::swap(from, to);
     }
     if (from != keys) std::copy(from, from + n, keys);
@@ -81,11 +90,11 @@ std::size_t drop_far_behind(std::uint64_t* keys, std::size_t n, std::size_t top_
 
 // --- suppression -------------------------------------------------------------------------------------------------------
 
-// For a place and size, the kept box that suppressed the last candidate there. Most candidates are the neighbours of a
-// face that is kept already, and fall to the first box that is tried.
+// For a place and size, the position of the kept box that suppressed the last candidate there. Most candidates are
+// neighbours of a face that is kept already, and fall to the first box that is tried.
 class Hints {
   public:
-    Hints() noexcept { kept_.fill(0); }
+    Hints() noexcept { positions_.fill(0); }
 
     [[nodiscard]] std::uint32_t& at(const float* box) noexcept {
         const float width = box[2] - box[0];
@@ -99,7 +108,7 @@ class Hints {
         const std::uint32_t column = cell_of((box[0] + box[2]) * inverse);
         const std::uint32_t row = cell_of((box[1] + box[3]) * inverse);
         const std::uint32_t hash = column * 0x9E3779B1U + row * 0x85EBCA77U + exponent * 0xC2B2AE3DU;
-        return kept_[hash >> (32U - kBits)];
+        return positions_[hash >> (32U - kBits)];
     }
 
   private:
@@ -110,8 +119,16 @@ class Hints {
         return static_cast<std::uint32_t>(static_cast<std::int32_t>(near));
     }
 
-    std::array<std::uint32_t, std::size_t{1} << kBits> kept_;
+    std::array<std::uint32_t, std::size_t{1} << kBits> positions_;
 };
+
+// Whether kept box j has IoU > threshold with `box`.
+bool overlaps(const NmsWorkspace::Kept& kept, std::size_t j, const float* box, float area, float threshold) noexcept {
+    const float width = std::min(kept.x2[j], box[2]) - std::max(kept.x1[j], box[0]);
+    const float height = std::min(kept.y2[j], box[3]) - std::max(kept.y1[j], box[1]);
+    const float intersection = std::max(width, 0.0F) * std::max(height, 0.0F);
+    return intersection / ((area + kept.area[j]) - intersection) > threshold;
+}
 
 void append_kept(NmsWorkspace::Kept& kept, const float* box, float area) {
     if (kept.count == kept.area.size()) {
@@ -132,14 +149,6 @@ void append_kept(NmsWorkspace::Kept& kept, const float* box, float area) {
     kept.y2[kept.count] = box[3];
     kept.area[kept.count] = area;
     ++kept.count;
-}
-
-// Whether one kept box has IoU > threshold with `box`.
-bool overlap(const NmsWorkspace::Kept& kept, std::size_t j, const float* box, float area, float threshold) noexcept {
-    const float width = std::min(kept.x2[j], box[2]) - std::max(kept.x1[j], box[0]);
-    const float height = std::min(kept.y2[j], box[3]) - std::max(kept.y1[j], box[1]);
-    const float intersection = std::max(width, 0.0F) * std::max(height, 0.0F);
-    return intersection / ((area + kept.area[j]) - intersection) > threshold;
 }
 
 BoxesSoa view(const NmsWorkspace::Kept& kept) noexcept {
@@ -190,8 +199,8 @@ class Grid {
         highest_ = std::max(highest_, extent.level);
     }
 
-    // The position of a kept box that has IoU > threshold with `box`, or kNone.
-    [[nodiscard]] std::uint32_t find_overlap(const NmsWorkspace::Kept& kept, const float* box, float area,
+    // The position of a kept box that has IoU > threshold with `box`, or the number of kept boxes.
+    [[nodiscard]] std::size_t find_overlap(const NmsWorkspace::Kept& kept, const float* box, float area,
                                 const Kernels& kernel) const noexcept {
         const Extent extent = extent_of(box);
         const unsigned from = std::max(lowest_, level_of(extent.longer * ratio_));
@@ -203,8 +212,7 @@ class Grid {
             const double visits = static_cast<double>(cells.column_to - cells.column_from + 1) *
                                   static_cast<double>(cells.row_to - cells.row_from + 1);
             if (visits > 16.0 + static_cast<double>(kept.count) / 8.0) {
-                const std::size_t at = kernel.find_overlap(view(kept), kept.count, box, area, threshold_);
-                return at < kept.count ? static_cast<std::uint32_t>(at) : kNone;
+                return kernel.find_overlap(view(kept), kept.count, box, area, threshold_);
             }
             for (std::int64_t row = cells.row_from; row <= cells.row_to; ++row) {
                 for (std::int64_t column = cells.column_from; column <= cells.column_to; ++column) {
@@ -213,7 +221,7 @@ class Grid {
                 }
             }
         }
-        return kNone;
+        return kept.count;
     }
 
   private:
@@ -359,23 +367,16 @@ std::size_t nms_sorted(const float* boxes_xyxy, std::size_t n, double iou_thresh
         const float area = width * height;
         // A box without area, or one that is not finite, overlaps nothing: it is kept and never asked again.
         if (width > 0.0F && height > 0.0F && area > 0.0F && area <= std::numeric_limits<float>::max()) {
-            std::uint32_t& hint = hints.at(box);
-            if (kept.count > 0 && overlap(kept, hint, box, area, threshold)) continue;
-            std::uint32_t suppressor = kNone;
-            if (grid) {
-                suppressor = grid->find_overlap(kept, box, area, kernel);
-            } else {
-                const std::size_t at = kernel.find_overlap(view(kept), kept.count, box, area, threshold);
-                if (at < kept.count) suppressor = static_cast<std::uint32_t>(at);
-            }
-            if (suppressor != kNone) {
-                hint = suppressor;
-                continue;
-            }
-            hint = static_cast<std::uint32_t>(kept.count);
+            // A few kept boxes are compared at once sooner than a hint is looked up.
+            std::uint32_t* const hint = kept.count >= kHintFrom ? &hints.at(box) : nullptr;
+            if (hint != nullptr && overlaps(kept, *hint, box, area, threshold)) continue;
+            const std::size_t at = grid ? grid->find_overlap(kept, box, area, kernel)
+                                        : kernel.find_overlap(view(kept), kept.count, box, area, threshold);
+            if (hint != nullptr) *hint = static_cast<std::uint32_t>(at);
+            if (at < kept.count) continue;
             append_kept(kept, box, area);
             if (grid) {
-                grid->add(box, area, hint);
+                grid->add(box, area, static_cast<std::uint32_t>(kept.count - 1));
             } else if (kept.count == kNmsGridFrom) {
                 grid.emplace(threshold, workspace, wanted);
                 for (std::size_t k = 0; k < kept.count; ++k) {

@@ -37,6 +37,24 @@ float logit_bound(double threshold) noexcept {
     return round_down_to_float(std::log(lower / (1.0 - lower)));
 }
 
+// Division of numbers below 2^31 by a number known beforehand, as one multiplication (Granlund and Montgomery 1994): with
+// 2^(bits - 1) < divisor <= 2^bits, multiplier = ceil(2^(31 + bits) / divisor) is too large by less than 1, which
+// numerators below 2^31 do not feel, and the product stays below 2^64.
+class Divisor {
+  public:
+    explicit Divisor(std::uint32_t divisor) noexcept {
+        while ((std::uint64_t{1} << (shift_ - 31U)) < divisor) ++shift_;
+        multiplier_ = ((std::uint64_t{1} << shift_) + divisor - 1) / divisor;
+    }
+    [[nodiscard]] std::uint32_t quotient(std::uint32_t numerator) const noexcept {
+        return static_cast<std::uint32_t>(numerator * multiplier_ >> shift_);
+    }
+
+  private:
+    unsigned shift_ = 31;
+    std::uint64_t multiplier_ = 0;
+};
+
 // Where an anchor lies, from its index alone.
 class AnchorLocator {
   public:
@@ -44,33 +62,27 @@ class AnchorLocator {
         : sizes_(level.sizes.data()),
           per_cell_(static_cast<std::uint32_t>(level.sizes.size())),
           width_(static_cast<std::uint32_t>(feature.width)),
-          per_cell_inverse_(1.0 / static_cast<double>(per_cell_)),
-          width_inverse_(1.0 / static_cast<double>(width_)),
+          by_per_cell_(per_cell_),
+          by_width_(width_),
           stride_(static_cast<float>(level.stride)) {}
 
     void write(std::uint32_t index, float* anchor_cxcywh) const noexcept {
-        const std::uint32_t cell = divide(index, per_cell_inverse_);
-        const std::uint32_t row = divide(cell, width_inverse_);
+        const std::uint32_t cell = by_per_cell_.quotient(index);
+        const std::uint32_t row = by_width_.quotient(cell);
         const float size = sizes_[index - cell * per_cell_];
-        anchor_cxcywh[0] = (static_cast<float>(cell - row * width_) + 0.5F) * stride_;
-        anchor_cxcywh[1] = (static_cast<float>(row) + 0.5F) * stride_;
+        // Both are below 2^20: a signed conversion is one instruction.
+        anchor_cxcywh[0] = (static_cast<float>(static_cast<std::int32_t>(cell - row * width_)) + 0.5F) * stride_;
+        anchor_cxcywh[1] = (static_cast<float>(static_cast<std::int32_t>(row)) + 0.5F) * stride_;
         anchor_cxcywh[2] = size;
         anchor_cxcywh[3] = size;
     }
 
   private:
-    // Exact for numerators below 2^31: half a divisor's worth away from the next integer, the product cannot round
-    // across it. Cheaper than an integer division, and conversions to int are one instruction.
-    static std::uint32_t divide(std::uint32_t numerator, double inverse) noexcept {
-        return static_cast<std::uint32_t>(
-            static_cast<std::int32_t>((static_cast<double>(static_cast<std::int32_t>(numerator)) + 0.5) * inverse));
-    }
-
     const float* sizes_;
     std::uint32_t per_cell_;
     std::uint32_t width_;
-    double per_cell_inverse_;
-    double width_inverse_;
+    Divisor by_per_cell_;
+    Divisor by_width_;
     float stride_;
 };
 
@@ -85,6 +97,12 @@ const LevelRange& range_of(const std::vector<LevelRange>& ranges, std::uint32_t 
     std::size_t k = 0;
     while (index >= ranges[k].end) ++k;
     return ranges[k];
+}
+
+std::size_t first_not_above(const float* scores, std::size_t n, float bound) noexcept {
+    std::size_t i = 0;
+    while (i < n && scores[i] > bound) ++i;
+    return i;
 }
 
 bool is_finite(const float* box) noexcept {
@@ -135,8 +153,10 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutpu
     float* const score = with_room(workspace.candidate_score_, found);
     if (logits) {
         kernel.sigmoid(score, found);
-        std::size_t above = 0;
-        for (std::size_t i = 0; i < found; ++i) {
+        // The bound of the scan is a little low; hardly ever does a score turn out not to be above the threshold.
+        const std::size_t first_below = first_not_above(score, found, score_bound);
+        std::size_t above = first_below;
+        for (std::size_t i = first_below; i < found; ++i) {
             index[above] = index[i];
             score[above] = score[i];
             above += score[i] > score_bound ? 1 : 0;
@@ -152,6 +172,7 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutpu
     if (ordered < found) std::fill_n(rank, found, kUnranked);
     for (std::size_t i = 0; i < ordered; ++i) rank[order[i]] = static_cast<std::uint32_t>(i);
     float* const decoded = with_room(workspace.decoded_, 4 * ordered);
+    bool all_finite = true;
     std::size_t candidate = 0;
     for (const LevelRange& range : ranges) {
         while (candidate < found && index[candidate] < range.end) {
@@ -168,14 +189,14 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutpu
                             4 * sizeof(float));
                 places[count++] = rank[candidate];
             }
-            kernel.decode_boxes(deltas, anchors, count, options.variances, boxes);
+            all_finite = kernel.decode_boxes(deltas, anchors, count, options.variances, boxes) && all_finite;
             for (std::size_t i = 0; i < count; ++i) {
                 std::memcpy(decoded + 4 * std::size_t{places[i]}, boxes + 4 * i, 4 * sizeof(float));
             }
         }
     }
-    std::size_t finite = 0;
-    for (std::size_t i = 0; i < ordered; ++i) {
+    std::size_t finite = all_finite ? ordered : 0;
+    for (std::size_t i = finite; i < ordered; ++i) {
         if (!is_finite(decoded + 4 * i)) continue;
         if (finite != i) {
             std::memcpy(decoded + 4 * finite, decoded + 4 * i, 4 * sizeof(float));

@@ -11,6 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+# Before torch is imported: on a machine that others use too, two busy threads wait for each other, and a
+# picture that takes one thread 60 ms took two of them 500 ms.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 UInt8Array = npt.NDArray[np.uint8]
 
 

@@ -82,7 +82,7 @@ def test_template_sizes() -> None:
     )
     np.testing.assert_array_equal(arcface_template(), base)
     np.testing.assert_allclose(arcface_template(224), base * 2, rtol=1e-15)
-    np.testing.assert_allclose(arcface_template(128), base + (8, 0), rtol=1e-15)
+    np.testing.assert_allclose(arcface_template(128), np.add(base, (8, 0)), rtol=1e-15)
     np.testing.assert_allclose(arcface_template(256), base * 2 + (16, 0), rtol=1e-15)
     np.testing.assert_allclose(arcface_template(896), base * 8, rtol=1e-15)
     arcface_template()[:] = 0
@@ -94,9 +94,9 @@ def test_template_sizes() -> None:
     [(0, ValueError), (-112, ValueError), (100, ValueError), (112.0, TypeError), (True, TypeError)],
 )
 def test_template_of_other_sizes(size: object, error: type[Exception]) -> None:
-    with pytest.raises(error, match="^size must be"):
+    with pytest.raises(error, match=r"^size must be"):
         arcface_template(size)
-    with pytest.raises(error, match="^size must be"):
+    with pytest.raises(error, match=r"^size must be"):
         align_faces(np.zeros((8, 8, 3), np.uint8), np.empty((0, 5, 2)), size=size)
 
 

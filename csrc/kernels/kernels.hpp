@@ -40,7 +40,8 @@ struct Kernels {
                                       std::uint32_t* index, float* value) noexcept;
     // In place: 1 / (1 + exp(-x)).
     void (*sigmoid)(float* values, std::size_t n) noexcept;
-    void (*decode_boxes)(const float* deltas, const float* anchors, std::size_t n, Variances variances,
+    // Whether all boxes are finite.
+    bool (*decode_boxes)(const float* deltas, const float* anchors, std::size_t n, Variances variances,
                          float* boxes) noexcept;
     void (*decode_landmarks)(const float* deltas, const float* anchors, std::size_t n, Variances variances,
                              float* landmarks) noexcept;

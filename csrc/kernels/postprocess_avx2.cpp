@@ -148,8 +148,10 @@ void sigmoid(float* values, std::size_t n) noexcept {
 
 // Four rows at a time. Two rows fill a vector; the shuffles bring the centres of four rows into one vector and their sizes
 // into another, so that every lane of the exponential is used.
-void decode_4_boxes(const float* deltas, const float* anchors, __m256 center_variance, __m256 size_variance,
-                    float* boxes) noexcept {
+//
+// Returns lanes that are NaN where a coordinate is not finite: NaN and infinity times zero are NaN.
+__m256 decode_4_boxes(const float* deltas, const float* anchors, __m256 center_variance, __m256 size_variance,
+                      float* boxes) noexcept {
     const __m256 delta_01 = _mm256_loadu_ps(deltas);
     const __m256 delta_23 = _mm256_loadu_ps(deltas + kLanes);
     const __m256 anchor_01 = _mm256_loadu_ps(anchors);
@@ -166,27 +168,34 @@ void decode_4_boxes(const float* deltas, const float* anchors, __m256 center_var
     const __m256 high = _mm256_add_ps(center, half);
     _mm256_storeu_ps(boxes, _mm256_shuffle_ps(low, high, 0x44));
     _mm256_storeu_ps(boxes + kLanes, _mm256_shuffle_ps(low, high, 0xEE));
+    const __m256 zero = _mm256_setzero_ps();
+    return _mm256_add_ps(_mm256_mul_ps(low, zero), _mm256_mul_ps(high, zero));
 }
 
-void decode_boxes(const float* deltas, const float* anchors, std::size_t n, Variances variances,
+bool decode_boxes(const float* deltas, const float* anchors, std::size_t n, Variances variances,
                   float* boxes) noexcept {
     const __m256 center_variance = _mm256_set1_ps(variances.center);
     const __m256 size_variance = _mm256_set1_ps(variances.size);
+    __m256 probe = _mm256_setzero_ps();
     std::size_t i = 0;
     for (; i + 4 <= n; i += 4) {
-        decode_4_boxes(deltas + 4 * i, anchors + 4 * i, center_variance, size_variance, boxes + 4 * i);
+        probe = _mm256_add_ps(
+            probe, decode_4_boxes(deltas + 4 * i, anchors + 4 * i, center_variance, size_variance, boxes + 4 * i));
     }
-    if (i == n) return;
-    float rest_deltas[16] = {};
-    float rest_anchors[16] = {};
-    float rest_boxes[16];
-    const std::size_t rest = 4 * (n - i);
-    for (std::size_t k = 0; k < rest; ++k) {
-        rest_deltas[k] = deltas[4 * i + k];
-        rest_anchors[k] = anchors[4 * i + k];
+    if (i < n) {
+        float rest_deltas[16] = {};
+        float rest_anchors[16] = {};
+        float rest_boxes[16];
+        const std::size_t rest = 4 * (n - i);
+        for (std::size_t k = 0; k < rest; ++k) {
+            rest_deltas[k] = deltas[4 * i + k];
+            rest_anchors[k] = anchors[4 * i + k];
+        }
+        probe = _mm256_add_ps(
+            probe, decode_4_boxes(rest_deltas, rest_anchors, center_variance, size_variance, rest_boxes));
+        for (std::size_t k = 0; k < rest; ++k) boxes[4 * i + k] = rest_boxes[k];
     }
-    decode_4_boxes(rest_deltas, rest_anchors, center_variance, size_variance, rest_boxes);
-    for (std::size_t k = 0; k < rest; ++k) boxes[4 * i + k] = rest_boxes[k];
+    return _mm256_movemask_ps(_mm256_cmp_ps(probe, probe, _CMP_UNORD_Q)) == 0;
 }
 
 void decode_landmarks(const float* deltas, const float* anchors, std::size_t n, Variances variances,

@@ -22,6 +22,7 @@ def import_cv2(purpose: str) -> Any:
             f"OpenCV is needed {purpose} and cannot be imported ({error}): install opencv-python, or "
             "opencv-python-headless on a machine without a display (no libGL)"
         )
+        missing.msg = message  # what str() of an ImportError gives
         missing.args = (message,)
         raise missing from error
     return cv2

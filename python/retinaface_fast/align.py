@@ -131,6 +131,7 @@ def align_faces(
         MissingDependencyError: OpenCV is needed and cannot be imported.
 
     Examples:
+        >>> import numpy as np
         >>> align_faces(np.zeros((64, 64, 3), np.uint8), np.empty((0, 5, 2)), size=224).shape
         (0, 224, 224, 3)
     """

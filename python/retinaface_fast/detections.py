@@ -114,6 +114,7 @@ class Detections:
         device: Device it ran on.
 
     Examples:
+        >>> import numpy as np
         >>> points = np.zeros((2, 5, 2))
         >>> result = Detections([[0, 0, 8, 9], [4, 4, 6, 6]], [0.9, 0.6], points, image_size=(480, 640))
         >>> result

@@ -14,7 +14,7 @@ from ._cache import LeastRecentCache
 from ._settings import SETTINGS, Settings
 from ._validation import check_color, check_str
 from .detections import Detections
-from .engines import create_engine
+from .engines import ENGINES, Engine, create_engine
 from .errors import EngineError, ImageError
 from .image import read_image
 from .network.config import CONFIGS
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ._typing import ColorOrder
-    from .engines import Engine
     from .image import ImageSource, LoadedImage
 
 __all__ = ["DEFAULT_MODEL", "FaceDetector", "detect"]
@@ -69,6 +68,7 @@ class FaceDetector:
         MissingDependencyError: The engine's package is not installed; the message names the extra.
 
     Examples:
+        >>> import numpy as np
         >>> detector = FaceDetector(score_threshold=0.6)
         >>> result = detector.detect(np.zeros((48, 64, 3), np.uint8))
         >>> len(result), result.boxes.shape, result.image_size
@@ -108,15 +108,15 @@ class FaceDetector:
         )
         if device is not None:
             check_str(device, "device")
-        loaded = _load(model, weights)
         if isinstance(engine, str):
-            running = create_engine(engine, loaded, device=device)
-        elif callable(getattr(engine, "run", None)):
-            if device is not None:
-                raise ValueError(f"device must be None where engine is an object, got {device!r}")
-            running = engine
-        else:
+            if engine not in ("auto", *ENGINES):
+                raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
+        elif not isinstance(engine, Engine):
             raise TypeError(f"engine must be a name or an Engine, got {type(engine).__name__} {engine!r}")
+        elif device is not None:
+            raise ValueError(f"device must be None where engine is an object, got {device!r}")
+        loaded = _load(model, weights)
+        running = create_engine(engine, loaded, device=device) if isinstance(engine, str) else engine
         self._fill(
             _engine=running,
             _settings=settings,
@@ -303,6 +303,7 @@ class FaceDetector:
             EngineError: The engine failed; the message begins with the index.
 
         Examples:
+            >>> import numpy as np
             >>> small, large = np.zeros((32, 32, 3), np.uint8), np.zeros((50, 90), np.uint8)
             >>> [result.image_size for result in FaceDetector().detect_batch([small, large])]
             [(32, 32), (50, 90)]
@@ -455,6 +456,7 @@ def detect(
         MissingDependencyError: A package that is needed is not installed.
 
     Examples:
+        >>> import numpy as np
         >>> detect(np.zeros((48, 64, 3), np.uint8), score_threshold=0.3).boxes.shape
         (0, 4)
     """

@@ -63,6 +63,7 @@ def draw_faces(
         MissingDependencyError: OpenCV is needed and cannot be imported.
 
     Examples:
+        >>> import numpy as np
         >>> picture = np.zeros((48, 64, 3), np.uint8)
         >>> drawn = draw_faces(picture, [[8, 8, 40, 40]], scores=[0.9])
         >>> drawn.shape, bool(drawn.any()), bool(picture.any())

@@ -31,6 +31,7 @@ class Geometry:
             size up, and the turn brings the surplus to the left or the top.
 
     Examples:
+        >>> import numpy as np
         >>> geometry = Geometry((480, 640), (240, 320), scale_xy=(2.0, 2.0))
         >>> geometry.boxes_to_original(np.float32([[1, 2, 3, 4]])).tolist()
         [[2.0, 4.0, 6.0, 8.0]]

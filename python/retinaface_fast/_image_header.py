@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ImageHeader", "read_header", "sniff_format"]
-
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from ._image_header import read_header, sniff_format
 from ._imports import import_cv2
 from .errors import ImageError
-from .image_header import read_header, sniff_format
 
 if TYPE_CHECKING:
+    from ._image_header import ImageHeader
     from ._typing import UInt8Array
-    from .image_header import ImageHeader
-
-__all__ = ["BinaryFile", "check_pixels", "checked_header", "choose_reduction", "decode", "read_bytes"]
 
 
 @runtime_checkable
