@@ -20,7 +20,7 @@ Sizes = Sequence[Sequence[float]]
 P3_P5_STRIDES: Strides = (8, 16, 32)
 P3_P5_SIZES: Sizes = ((16, 32), (64, 128), (256, 512))
 
-#: The paper (arXiv 1905.00641, table 1): five levels, three sizes per cell, each 2^(1/3) times the one before.
+#: The paper (arXiv 1905.00641, table 1): five levels, three sizes per cell, a step of 2^(1/3).
 P2_P6_STRIDES: Strides = (4, 8, 16, 32, 64)
 P2_P6_SIZES: Sizes = tuple(tuple(16.0 * 2.0 ** (level + step / 3) for step in range(3)) for level in range(5))
 

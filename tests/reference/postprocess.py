@@ -100,7 +100,8 @@ def postprocess(
 
 
 def _score_margin(scores: Array, threshold: float) -> float:
-    scores = scores[np.isfinite(scores)]
+    # Exactly the threshold is no near miss: sigmoid(0) is 0.5 in any arithmetic.
+    scores = scores[np.isfinite(scores) & (scores != threshold)]
     distance = np.abs(scores - threshold) / np.maximum(np.maximum(scores, threshold), 1e-30)
     return float(distance.min(initial=np.inf))
 
