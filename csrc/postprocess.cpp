@@ -1,0 +1,253 @@
+#include "retinaface/postprocess.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <system_error>
+#include <thread>
+
+#include "kernels/kernels.hpp"
+
+namespace retinaface {
+
+namespace {
+
+// Anchors scanned between two looks at the room that is left for candidates.
+constexpr std::size_t kScanBlock = 4096;
+// Landmarks gathered and decoded at a time.
+constexpr std::size_t kDecodeBlock = 64;
+constexpr std::size_t kPoolBytesLimit = std::size_t{8} << 20;
+
+// Grows only: what lies past the used part is never read, and shrinking would write it again at the next call.
+template <typename T>
+T* with_room(std::vector<T>& buffer, std::size_t n) {
+    if (buffer.size() < n) buffer.resize(std::max(n, buffer.size() + buffer.size() / 2));
+    return buffer.data();
+}
+
+// A bound on the logit difference such that every anchor with a float32 sigmoid above the threshold lies above it; a
+// few more may, and are dropped after the sigmoid. 5e-7 is more than the error of the sigmoid.
+float logit_bound(double threshold) noexcept {
+    const double lower = threshold * (1.0 - 5e-7);
+    if (!(lower > 0.0)) return -std::numeric_limits<float>::infinity();
+    return round_down_to_float(std::log(lower / (1.0 - lower)));
+}
+
+// Where an anchor lies, from its index alone.
+class AnchorLocator {
+  public:
+    AnchorLocator(const AnchorLevel& level, ImageSize feature) noexcept
+        : sizes_(level.sizes.data()),
+          per_cell_(static_cast<std::uint32_t>(level.sizes.size())),
+          width_(static_cast<std::uint32_t>(feature.width)),
+          per_cell_inverse_(1.0 / static_cast<double>(per_cell_)),
+          width_inverse_(1.0 / static_cast<double>(width_)),
+          stride_(static_cast<float>(level.stride)) {}
+
+    void write(std::uint32_t index, float* anchor_cxcywh) const noexcept {
+        const std::uint32_t cell = divide(index, per_cell_inverse_);
+        const std::uint32_t row = divide(cell, width_inverse_);
+        const float size = sizes_[index - cell * per_cell_];
+        anchor_cxcywh[0] = (static_cast<float>(cell - row * width_) + 0.5F) * stride_;
+        anchor_cxcywh[1] = (static_cast<float>(row) + 0.5F) * stride_;
+        anchor_cxcywh[2] = size;
+        anchor_cxcywh[3] = size;
+    }
+
+  private:
+    // Exact for numerators below 2^31: half a divisor's worth away from the next integer, the product cannot round
+    // across it. Cheaper than an integer division, and conversions to int are one instruction.
+    static std::uint32_t divide(std::uint32_t numerator, double inverse) noexcept {
+        return static_cast<std::uint32_t>(
+            static_cast<std::int32_t>((static_cast<double>(static_cast<std::int32_t>(numerator)) + 0.5) * inverse));
+    }
+
+    const float* sizes_;
+    std::uint32_t per_cell_;
+    std::uint32_t width_;
+    double per_cell_inverse_;
+    double width_inverse_;
+    float stride_;
+};
+
+struct LevelRange {
+    AnchorLocator locator;
+    const LevelOutputs* outputs;
+    std::uint32_t begin;
+    std::uint32_t end;
+};
+
+const LevelRange& range_of(const std::vector<LevelRange>& ranges, std::uint32_t index) noexcept {
+    std::size_t k = 0;
+    while (index >= ranges[k].end) ++k;
+    return ranges[k];
+}
+
+bool is_finite(const float* box) noexcept {
+    // Infinity and NaN times zero are NaN, and NaN is not equal to itself.
+    const float probe = (box[0] * 0.0F + box[1] * 0.0F) + (box[2] * 0.0F + box[3] * 0.0F);
+    return probe == probe;
+}
+
+}  // namespace
+
+std::size_t Workspace::capacity_bytes() const noexcept {
+    const std::size_t floats = boxes.capacity() + scores.capacity() + landmarks.capacity() + candidate_score_.capacity() +
+                               anchors_.capacity() + deltas_.capacity() + decoded_.capacity() +
+                               nms_.sorted_boxes.capacity() + 5 * nms_.kept.area.capacity();
+    const std::size_t integers = candidate_index_.capacity() + order_.capacity() + kept_.capacity() +
+                                 nms_.grid_heads.capacity() + nms_.grid_next.capacity();
+    const std::size_t keys = nms_.sort_keys.capacity() + nms_.sort_spare.capacity();
+    return floats * sizeof(float) + integers * sizeof(std::uint32_t) + keys * sizeof(std::uint64_t);
+}
+
+void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutputs* levels,
+                 const PostprocessOptions& options, Workspace& workspace) {
+    const Kernels& kernel = kernels();
+    const bool logits = options.score_kind == ScoreKind::logits;
+    const float score_bound = round_down_to_float(options.score_threshold);
+    const float scan_bound = logits ? logit_bound(options.score_threshold) : score_bound;
+    const auto scan = logits ? kernel.scan_logits : kernel.scan_probabilities;
+
+    // Scan: index and score of every anchor above the threshold, in index order.
+    std::vector<LevelRange> ranges;
+    ranges.reserve(pyramid.levels().size());
+    std::size_t found = 0;
+    std::size_t first = 0;
+    for (std::size_t k = 0; k < pyramid.levels().size(); ++k) {
+        const std::size_t count = pyramid.num_anchors(k, image);
+        for (std::size_t i = 0; i < count; i += kScanBlock) {
+            const std::size_t block = std::min(kScanBlock, count - i);
+            std::uint32_t* const index = with_room(workspace.candidate_index_, found + block + kScanSlack);
+            float* const value = with_room(workspace.candidate_score_, found + block + kScanSlack);
+            found += scan(levels[k].class_scores + 2 * i, block, scan_bound, static_cast<std::uint32_t>(first + i),
+                          index + found, value + found);
+        }
+        ranges.push_back({AnchorLocator(pyramid.levels()[k], pyramid.feature_size(k, image)), &levels[k],
+                          static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(first + count)});
+        first += count;
+    }
+    std::uint32_t* const index = with_room(workspace.candidate_index_, found);
+    float* const score = with_room(workspace.candidate_score_, found);
+    if (logits) {
+        kernel.sigmoid(score, found);
+        std::size_t above = 0;
+        for (std::size_t i = 0; i < found; ++i) {
+            index[above] = index[i];
+            score[above] = score[i];
+            above += score[i] > score_bound ? 1 : 0;
+        }
+        found = above;
+    }
+
+    // Order, and decode the boxes of the first top_k.
+    std::uint32_t* const order = with_room(workspace.order_, found);
+    const std::size_t ordered = sort_by_score(score, found, options.top_k, workspace.nms_, order);
+    float* const anchors = with_room(workspace.anchors_, 4 * ordered);
+    float* const deltas = with_room(workspace.deltas_, std::max(4 * ordered, kLandmarkFloats * kDecodeBlock));
+    float* const decoded = with_room(workspace.decoded_, 4 * ordered);
+    for (std::size_t i = 0; i < ordered; ++i) {
+        const LevelRange& range = range_of(ranges, index[order[i]]);
+        const std::uint32_t local = index[order[i]] - range.begin;
+        range.locator.write(local, anchors + 4 * i);
+        std::memcpy(deltas + 4 * i, range.outputs->box_deltas + 4 * std::size_t{local}, 4 * sizeof(float));
+    }
+    kernel.decode_boxes(deltas, anchors, ordered, options.variances, decoded);
+    std::size_t finite = 0;
+    for (std::size_t i = 0; i < ordered; ++i) {
+        if (!is_finite(decoded + 4 * i)) continue;
+        if (finite != i) {
+            std::memcpy(decoded + 4 * finite, decoded + 4 * i, 4 * sizeof(float));
+            std::memcpy(anchors + 4 * finite, anchors + 4 * i, 4 * sizeof(float));
+            order[finite] = order[i];
+        }
+        ++finite;
+    }
+
+    std::uint32_t* const kept = with_room(workspace.kept_, finite);
+    const std::size_t faces =
+        nms_sorted(decoded, finite, options.nms_threshold, options.keep_top_k, workspace.nms_, kept);
+
+    // The faces, with landmarks. Positions only grow, so anchors can move to the front in place.
+    workspace.boxes.resize(4 * faces);
+    workspace.scores.resize(faces);
+    workspace.landmarks.resize(kLandmarkFloats * faces);
+    for (std::size_t i = 0; i < faces; ++i) {
+        std::memcpy(workspace.boxes.data() + 4 * i, decoded + 4 * std::size_t{kept[i]}, 4 * sizeof(float));
+        std::memmove(anchors + 4 * i, anchors + 4 * std::size_t{kept[i]}, 4 * sizeof(float));
+        workspace.scores[i] = score[order[kept[i]]];
+    }
+    for (std::size_t block = 0; block < faces; block += kDecodeBlock) {
+        const std::size_t count = std::min(kDecodeBlock, faces - block);
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::uint32_t global = index[order[kept[block + i]]];
+            const LevelRange& range = range_of(ranges, global);
+            std::memcpy(deltas + kLandmarkFloats * i,
+                        range.outputs->landmark_deltas + kLandmarkFloats * std::size_t{global - range.begin},
+                        kLandmarkFloats * sizeof(float));
+        }
+        kernel.decode_landmarks(deltas, anchors + 4 * block, count, options.variances,
+                                workspace.landmarks.data() + kLandmarkFloats * block);
+    }
+}
+
+std::unique_ptr<Workspace> WorkspacePool::acquire() {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (!free_.empty()) {
+            std::unique_ptr<Workspace> workspace = std::move(free_.back());
+            free_.pop_back();
+            return workspace;
+        }
+    }
+    return std::make_unique<Workspace>();
+}
+
+void WorkspacePool::release(std::unique_ptr<Workspace> workspace) noexcept {
+    if (workspace == nullptr || workspace->capacity_bytes() > kPoolBytesLimit) return;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (free_.size() == free_.capacity()) return;
+    free_.push_back(std::move(workspace));
+}
+
+void postprocess_batch(const AnchorPyramid& pyramid, ImageSize image, const LevelOutputs* levels,
+                       std::size_t batch_size, const PostprocessOptions& options, std::size_t num_threads,
+                       const std::vector<std::unique_ptr<Workspace>>& workspaces) {
+    const std::size_t level_count = pyramid.levels().size();
+    std::atomic<std::size_t> next{0};
+    const auto work = [&]() {
+        for (std::size_t i = next++; i < batch_size; i = next++) {
+            postprocess(pyramid, image, levels + i * level_count, options, *workspaces[i]);
+        }
+    };
+    // Threads of this call alone: nothing to share between detectors and nothing that a fork could break. One costs some
+    // 20 microseconds, less than a second image of a batch worth sharing out.
+    const std::size_t helpers = std::min(std::max<std::size_t>(num_threads, 1), batch_size) - (batch_size > 0 ? 1 : 0);
+    std::vector<std::exception_ptr> failures(helpers + 1);
+    const auto guarded = [&](std::size_t slot) noexcept {
+        try {
+            work();
+        } catch (...) {
+            failures[slot] = std::current_exception();
+        }
+    };
+    std::vector<std::thread> threads;
+    threads.reserve(helpers);
+    for (std::size_t i = 0; i < helpers; ++i) {
+        try {
+            threads.emplace_back(guarded, i + 1);
+        } catch (const std::system_error&) {
+            break;  // no more threads to be had: those that run share out what is left
+        }
+    }
+    guarded(0);
+    for (std::thread& thread : threads) thread.join();
+    for (const std::exception_ptr& failure : failures) {
+        if (failure) std::rethrow_exception(failure);
+    }
+}
+
+}  // namespace retinaface

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ._typing import FloatArray, IntArray
+
+class AnchorPyramid:
+    def __init__(self, strides: Sequence[int], sizes: Sequence[Sequence[float]]) -> None: ...
+    def num_anchors(self, image_size_hw: tuple[int, int], /) -> int: ...
+    def generate(self, image_size_hw: tuple[int, int], /) -> FloatArray: ...
+
+def simd_level() -> str: ...
+def simd_levels() -> list[str]: ...
+def decode_boxes(
+    box_deltas: FloatArray, anchors: FloatArray, center_variance: float, size_variance: float, /
+) -> FloatArray: ...
+def decode_landmarks(
+    landmark_deltas: FloatArray, anchors: FloatArray, center_variance: float, size_variance: float, /
+) -> FloatArray: ...
+def encode_boxes(
+    boxes: FloatArray, anchors: FloatArray, center_variance: float, size_variance: float, /
+) -> FloatArray: ...
+def encode_landmarks(
+    landmarks: FloatArray, anchors: FloatArray, center_variance: float, size_variance: float, /
+) -> FloatArray: ...
+def clip_boxes(boxes: FloatArray, image_size_hw: tuple[int, int], /) -> FloatArray: ...
+def box_iou(boxes1: FloatArray, boxes2: FloatArray, /) -> FloatArray: ...
+def nms(
+    boxes: FloatArray,
+    scores: FloatArray,
+    iou_threshold: float,
+    top_k: int | None,
+    keep_top_k: int | None,
+    /,
+) -> IntArray: ...
+def postprocess(
+    pyramid: AnchorPyramid,
+    class_scores: FloatArray | Sequence[FloatArray],
+    box_deltas: FloatArray | Sequence[FloatArray],
+    landmark_deltas: FloatArray | Sequence[FloatArray],
+    image_size_hw: tuple[int, int],
+    probabilities: bool,
+    center_variance: float,
+    size_variance: float,
+    score_threshold: float,
+    nms_threshold: float,
+    top_k: int | None,
+    keep_top_k: int | None,
+    threads: int,
+    /,
+) -> list[tuple[FloatArray, FloatArray, FloatArray]]: ...

@@ -1,0 +1,137 @@
+// Anchors, decode, encode, clip, IoU and NMS.
+#include <pybind11/stl.h>
+
+#include "array_view.hpp"
+#include "register.hpp"
+#include "retinaface/decode.hpp"
+#include "retinaface/nms.hpp"
+
+namespace retinaface::python {
+
+namespace {
+
+using Transform = void (*)(const float*, const float*, std::size_t, Variances, float*);
+
+AnchorPyramid make_pyramid(const std::vector<std::size_t>& strides, const std::vector<std::vector<float>>& sizes) {
+    std::vector<AnchorLevel> levels;
+    levels.reserve(strides.size());
+    for (std::size_t k = 0; k < strides.size(); ++k) levels.push_back({strides[k], sizes.at(k)});
+    return AnchorPyramid(std::move(levels));
+}
+
+FloatArray generate_anchors(const AnchorPyramid& pyramid, const py::object& size) {
+    const ImageSize image = image_size("image_size_hw", size);
+    const std::size_t anchors = checked_num_anchors("image_size_hw", pyramid, image);
+    FloatArray out = float_array({static_cast<py::ssize_t>(anchors), 4});
+    float* const data = out.mutable_data();
+    {
+        const py::gil_scoped_release release;
+        pyramid.generate(image, data);
+    }
+    return out;
+}
+
+// The frame that decode and encode share: rows of values with `columns` columns, and one anchor for each.
+FloatArray with_anchors(const std::string& name, const py::object& values_in, const py::object& anchors_in,
+                        const py::object& center_variance, const py::object& size_variance, py::ssize_t columns,
+                        Transform transform) {
+    const FloatView values = float_rows(name, values_in, columns);
+    const FloatView anchors = float_rows("anchors", anchors_in, 4);
+    const Variances variances{positive("variances[0]", center_variance), positive("variances[1]", size_variance)};
+    if (anchors.length != values.length) {
+        throw py::value_error("anchors: expected one for each of the " + std::to_string(values.length) + " rows of " +
+                              name + ", got " + std::to_string(anchors.length));
+    }
+    FloatArray out = float_array({static_cast<py::ssize_t>(values.length), columns});
+    float* const data = out.mutable_data();
+    {
+        const py::gil_scoped_release release;
+        transform(values.data, anchors.data, values.length, variances, data);
+    }
+    return out;
+}
+
+py::array_t<std::int64_t> nms_indices(const py::object& boxes_in, const py::object& scores_in,
+                                      const py::object& iou_threshold, const py::object& top_k,
+                                      const py::object& keep_top_k) {
+    const FloatView boxes = float_rows("boxes", boxes_in, 4);
+    const FloatView scores = float_view("scores", scores_in, 1, 0, "(N,)");
+    const double threshold = unit_interval("iou_threshold", iou_threshold);
+    const std::size_t before = optional_count("top_k", top_k);
+    const std::size_t after = optional_count("keep_top_k", keep_top_k);
+    if (scores.length != boxes.length) {
+        throw py::value_error("scores: expected one for each of the " + std::to_string(boxes.length) + " boxes, got " +
+                              std::to_string(scores.length));
+    }
+    if (boxes.length > kMaxAnchors) throw py::value_error("boxes: expected at most 2147483647 boxes");
+    std::vector<std::uint32_t> kept;
+    std::size_t nan_at = boxes.length;
+    {
+        const py::gil_scoped_release release;
+        for (std::size_t i = 0; i < scores.length && nan_at == boxes.length; ++i) {
+            if (std::isnan(scores.data[i])) nan_at = i;
+        }
+        if (nan_at == boxes.length) {
+            NmsWorkspace workspace;
+            kept = nms(boxes.data, scores.data, boxes.length, threshold, before, after, workspace);
+        }
+    }
+    if (nan_at < boxes.length) {
+        throw py::value_error("scores: expected numbers that can be ordered, got NaN at index " +
+                              std::to_string(nan_at));
+    }
+    py::array_t<std::int64_t> out(static_cast<py::ssize_t>(kept.size()));
+    std::int64_t* const data = out.mutable_data();
+    for (std::size_t i = 0; i < kept.size(); ++i) data[i] = kept[i];
+    return out;
+}
+
+}  // namespace
+
+void register_ops(py::module_& module) {
+    py::class_<AnchorPyramid>(module, "AnchorPyramid")
+        .def(py::init(&make_pyramid), py::arg("strides"), py::arg("sizes"))
+        .def("num_anchors", [](const AnchorPyramid& pyramid, const py::object& size) {
+            return checked_num_anchors("image_size_hw", pyramid, image_size("image_size_hw", size));
+        })
+        .def("generate", &generate_anchors);
+
+    module.def("decode_boxes", [](const py::object& deltas, const py::object& anchors, const py::object& center,
+                                  const py::object& size) {
+        return with_anchors("box_deltas", deltas, anchors, center, size, 4, decode_boxes);
+    });
+    module.def("decode_landmarks", [](const py::object& deltas, const py::object& anchors, const py::object& center,
+                                      const py::object& size) {
+        return with_anchors("landmark_deltas", deltas, anchors, center, size, 10, decode_landmarks);
+    });
+    module.def("encode_boxes", [](const py::object& boxes, const py::object& anchors, const py::object& center,
+                                  const py::object& size) {
+        return with_anchors("boxes", boxes, anchors, center, size, 4, encode_boxes);
+    });
+    module.def("encode_landmarks", [](const py::object& landmarks, const py::object& anchors, const py::object& center,
+                                      const py::object& size) {
+        return with_anchors("landmarks", landmarks, anchors, center, size, 10, encode_landmarks);
+    });
+    module.def("clip_boxes", [](const py::object& boxes_in, const py::object& size) {
+        const FloatView boxes = float_rows("boxes", boxes_in, 4);
+        const ImageSize image = image_size("image_size_hw", size);
+        FloatArray out = float_array({static_cast<py::ssize_t>(boxes.length), 4});
+        clip_boxes(boxes.data, boxes.length, image, out.mutable_data());
+        return out;
+    });
+    module.def("box_iou", [](const py::object& boxes_in, const py::object& others_in) {
+        const FloatView boxes = float_rows("boxes1", boxes_in, 4);
+        const FloatView others = float_rows("boxes2", others_in, 4);
+        FloatArray out =
+            float_array({static_cast<py::ssize_t>(boxes.length), static_cast<py::ssize_t>(others.length)});
+        float* const data = out.mutable_data();
+        {
+            const py::gil_scoped_release release;
+            box_iou(boxes.data, boxes.length, others.data, others.length, data);
+        }
+        return out;
+    });
+    module.def("nms", &nms_indices);
+}
+
+}  // namespace retinaface::python
