@@ -345,6 +345,7 @@ def test_results_do_not_share_memory(rng: np.random.Generator) -> None:
     seed=st.integers(0, 2**32 - 1),
 )
 def test_any_outputs(
+    *,
     height: int,
     width: int,
     grid: Grid,

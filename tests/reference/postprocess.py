@@ -27,16 +27,42 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class ReferenceFaces:
-    """What the oracle found, and by how much its closest decisions were taken."""
+    """What the oracle found; the margins tell by how much its closest decisions were taken."""
 
     indices: npt.NDArray[np.int64]  #: anchors of the faces, in score order
     boxes: Array
     scores: Array
     landmarks: Array
     candidates: npt.NDArray[np.int64]  #: anchors that took part in the suppression, in score order
-    score_margin: float  #: smallest relative distance of a score from the threshold
-    order_margin: float  #: smallest relative distance between scores of candidates that are not equal
-    iou_margin: float  #: smallest distance of an overlap of two candidates from the threshold
+    all_scores: Array  #: of every anchor, float64
+    all_boxes: Array  #: of every anchor
+    score_threshold: float
+    nms_threshold: float
+
+    def score_margin(self) -> float:
+        """Smallest relative distance of a score from the threshold."""
+        # Exactly the threshold is no near miss: sigmoid(0) is 0.5 in any arithmetic.
+        scores = self.all_scores[np.isfinite(self.all_scores) & (self.all_scores != self.score_threshold)]
+        relative = np.abs(scores - self.score_threshold) / np.maximum(
+            scores, max(self.score_threshold, 1e-30)
+        )
+        return float(relative.min(initial=np.inf))
+
+    def order_margin(self) -> float:
+        """Smallest relative distance between scores above the threshold that are not equal."""
+        different = np.unique(self.all_scores[self.all_scores > self.score_threshold])
+        different = different[np.isfinite(different)]
+        return float((np.diff(different) / different[1:]).min(initial=np.inf))
+
+    def iou_margin(self) -> float:
+        """Smallest distance of an overlap of two candidates from the threshold.
+
+        Every pair, also those that the suppression never compares: stricter than needed, and simple.
+        """
+        boxes = self.all_boxes[self.candidates]
+        overlaps = reference_boxes.box_iou(boxes, boxes)[np.triu_indices(len(boxes), 1)]
+        distance = np.abs(overlaps[np.isfinite(overlaps)].astype(np.float64) - self.nms_threshold)
+        return float(distance.min(initial=np.inf))
 
 
 def face_scores(class_scores: Array, scores_are: Literal["logits", "probabilities"]) -> Array:
@@ -93,26 +119,8 @@ def postprocess(
         scores=scores[indices],
         landmarks=landmarks,
         candidates=candidates,
-        score_margin=_score_margin(exact, score_threshold),
-        order_margin=_order_margin(exact[exact > score_threshold]),
-        iou_margin=_iou_margin(boxes[candidates], nms_threshold),
+        all_scores=exact,
+        all_boxes=boxes,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
     )
-
-
-def _score_margin(scores: Array, threshold: float) -> float:
-    # Exactly the threshold is no near miss: sigmoid(0) is 0.5 in any arithmetic.
-    scores = scores[np.isfinite(scores) & (scores != threshold)]
-    distance = np.abs(scores - threshold) / np.maximum(np.maximum(scores, threshold), 1e-30)
-    return float(distance.min(initial=np.inf))
-
-
-def _order_margin(scores: Array) -> float:
-    different = np.unique(scores)
-    return float((np.diff(different) / different[1:]).min(initial=np.inf))
-
-
-def _iou_margin(boxes: Array, threshold: float) -> float:
-    # Every pair, also those that the suppression never compares: stricter than needed, and simple.
-    overlaps = reference_boxes.box_iou(boxes, boxes)[np.triu_indices(len(boxes), 1)]
-    distance = np.abs(overlaps[np.isfinite(overlaps)].astype(np.float64) - threshold)
-    return float(distance.min(initial=np.inf))
