@@ -19,10 +19,12 @@ constexpr std::uint32_t kNone = 0xFFFFFFFFU;
 
 // --- order -----------------------------------------------------------------------------------------------------------
 
-constexpr unsigned kDigitBits = 11;
-constexpr std::size_t kDigits = std::size_t{1} << kDigitBits;
 // Below this count a comparison sort is faster than clearing the histograms of a radix sort.
-constexpr std::size_t kRadixFrom = 96;
+constexpr std::size_t kRadixFrom = 64;
+// A few thousand keys are sorted by small digits, whose histogram is soon cleared; many by large ones, in fewer passes.
+constexpr unsigned kSmallDigitBits = 9;
+constexpr unsigned kLargeDigitBits = 11;
+constexpr std::size_t kLargeDigitsFrom = 4096;
 
 // Ascending keys are descending scores. Zero is added so that -0 and 0 are equal.
 std::uint32_t descending_key(float score) noexcept {
@@ -40,7 +42,9 @@ unsigned bit_width(std::uint32_t value) noexcept {
 }
 
 // Sorts by the upper 32 bits, less `base`, of which `bits` are in use; stable. `spare` has room for n.
+template <unsigned kDigitBits>
 void radix_sort(std::uint64_t* keys, std::uint64_t* spare, std::size_t n, std::uint32_t base, unsigned bits) {
+    constexpr std::size_t kDigits = std::size_t{1} << kDigitBits;
     std::uint64_t* from = keys;
     std::uint64_t* to = spare;
     for (unsigned shift = 0; shift < bits; shift += kDigitBits) {
@@ -60,8 +64,8 @@ void radix_sort(std::uint64_t* keys, std::uint64_t* spare, std::size_t n, std::u
 // Leaves only keys that can be among the first top_k, in their order: a histogram of the leading digit tells from
 // which digit on none is needed.
 std::size_t drop_far_behind(std::uint64_t* keys, std::size_t n, std::size_t top_k, std::uint32_t base, unsigned bits) {
-    const unsigned shift = bits > kDigitBits ? bits - kDigitBits : 0;
-    std::array<std::uint32_t, kDigits> count{};
+    const unsigned shift = bits > kLargeDigitBits ? bits - kLargeDigitBits : 0;
+    std::array<std::uint32_t, std::size_t{1} << kLargeDigitBits> count{};
     const auto digit = [base, shift](std::uint64_t key) noexcept {
         return (static_cast<std::uint32_t>(key >> 32U) - base) >> shift;
     };
@@ -76,135 +80,6 @@ std::size_t drop_far_behind(std::uint64_t* keys, std::size_t n, std::size_t top_
 }
 
 // --- suppression -------------------------------------------------------------------------------------------------------
-
-// Kept boxes by place and size, so that a candidate meets only those that can overlap it enough.
-//
-// Two bounds hold for IoU > t (both follow from IoU being at most the IoU of the projections onto an axis):
-//   the longer sides differ by less than the factor t:   t < longer_a / longer_b < 1 / t
-//   the centres are near on each axis:                    |centre_a - centre_b| < (1 - t) / (2 (1 + t)) (side_a + side_b)
-// Level k holds boxes with a longer side in [2^k, 2^(k+1)), in square cells by their centre. Cells are buckets of a
-// hash table: two cells in one bucket cost time, never a wrong answer, for every box met is compared exactly.
-class Grid {
-  public:
-    Grid(float threshold, NmsWorkspace& workspace, std::size_t max_count)
-        : workspace_(workspace),
-          // A little below the threshold, for the rounding of the float32 IoU.
-          ratio_(static_cast<double>(threshold) * (1.0 - 1e-5)),
-          reach_((1.0 - ratio_) / (2.0 * (1.0 + ratio_))) {
-        std::size_t buckets = 1024;
-        while (buckets < 2 * max_count) buckets *= 2;
-        workspace_.grid_heads.assign(buckets, kNone);
-        workspace_.grid_next.clear();
-        mask_ = buckets - 1;
-        // As wide as the window of a query of the same size, within limits.
-        cell_factor_ = std::min(1.0, std::max(4.0 * reach_, 1.0 / 64.0));
-    }
-
-    // Adds the next kept box; the calls come in the order of the kept boxes.
-    void add(const float* box) {
-        const Extent extent = extent_of(box);
-        const double cell = cell_side(extent.level);
-        const std::size_t bucket = bucket_of(extent.level, cell_of(extent.x, cell), cell_of(extent.y, cell));
-        workspace_.grid_next.push_back(workspace_.grid_heads[bucket]);
-        workspace_.grid_heads[bucket] = static_cast<std::uint32_t>(workspace_.grid_next.size() - 1);
-        const auto slot = static_cast<std::size_t>(extent.level - kMinLevel);
-        level_used_[slot] = true;
-        lowest_ = std::min(lowest_, extent.level);
-        highest_ = std::max(highest_, extent.level);
-    }
-
-    // Whether a kept box has IoU > threshold with `box`.
-    [[nodiscard]] bool overlaps(const BoxesSoa& kept, const float* box, float area, float threshold,
-                                const Kernels& kernel) const noexcept {
-        const Extent extent = extent_of(box);
-        const int from = ratio_ > 0.0 ? std::max(lowest_, level_of(extent.longer * ratio_)) : lowest_;
-        const int to = ratio_ > 0.0 ? std::min(highest_, level_of(extent.longer / ratio_)) : highest_;
-        const std::size_t count = workspace_.grid_next.size();
-        for (int level = from; level <= to; ++level) {
-            if (!level_used_[static_cast<std::size_t>(level - kMinLevel)]) continue;
-            const double cell = cell_side(level);
-            const double other = std::ldexp(1.0, level + 1);
-            const double reach_x = reach_ * (extent.width + other) * (1.0 + 1e-9);
-            const double reach_y = reach_ * (extent.height + other) * (1.0 + 1e-9);
-            const double columns = (2.0 * reach_x) / cell + 2.0;
-            const double rows = (2.0 * reach_y) / cell + 2.0;
-            // A large box over a level of tiny cells: looking at every kept box is less work.
-            if (columns * rows > static_cast<double>(count) / 8.0 + 16.0) {
-                return kernel.any_overlap(kept, count, box, area, threshold);
-            }
-            const std::int64_t column_to = cell_of(extent.x + reach_x, cell);
-            const std::int64_t row_to = cell_of(extent.y + reach_y, cell);
-            for (std::int64_t row = cell_of(extent.y - reach_y, cell); row <= row_to; ++row) {
-                for (std::int64_t column = cell_of(extent.x - reach_x, cell); column <= column_to; ++column) {
-                    if (bucket_overlaps(bucket_of(level, column, row), kept, box, area, threshold)) return true;
-                }
-            }
-        }
-        return false;
-    }
-
-  private:
-    struct Extent {
-        double x, y, width, height, longer;
-        int level;
-    };
-
-    static constexpr int kMinLevel = -160;
-    static constexpr int kMaxLevel = 130;
-
-    static int level_of(double longer) noexcept {
-        if (!(longer > 0.0)) return kMinLevel;
-        if (std::isinf(longer)) return kMaxLevel;
-        return std::clamp(std::ilogb(longer), kMinLevel, kMaxLevel);
-    }
-
-    static Extent extent_of(const float* box) noexcept {
-        const double x1 = box[0];
-        const double y1 = box[1];
-        const double x2 = box[2];
-        const double y2 = box[3];
-        const double longer = std::max(x2 - x1, y2 - y1);
-        return {(x1 + x2) * 0.5, (y1 + y2) * 0.5, x2 - x1, y2 - y1, longer, level_of(longer)};
-    }
-
-    [[nodiscard]] double cell_side(int level) const noexcept { return std::ldexp(cell_factor_, level + 1); }
-
-    static std::int64_t cell_of(double coordinate, double cell) noexcept {
-        // Boxes farther away than 2^62 cells share the outermost ones.
-        constexpr double kLimit = 4.6e18;
-        return static_cast<std::int64_t>(std::floor(std::clamp(coordinate / cell, -kLimit, kLimit)));
-    }
-
-    [[nodiscard]] std::size_t bucket_of(int level, std::int64_t column, std::int64_t row) const noexcept {
-        std::uint64_t hash = static_cast<std::uint64_t>(column) * 0x9E3779B97F4A7C15U;
-        hash ^= static_cast<std::uint64_t>(row) * 0xC2B2AE3D27D4EB4FU;
-        hash ^= static_cast<std::uint64_t>(level) * 0x165667B19E3779F9U;
-        hash ^= hash >> 29U;
-        hash *= 0xBF58476D1CE4E5B9U;
-        return static_cast<std::size_t>(hash >> 32U) & mask_;
-    }
-
-    [[nodiscard]] bool bucket_overlaps(std::size_t bucket, const BoxesSoa& kept, const float* box, float area,
-                                       float threshold) const noexcept {
-        for (std::uint32_t j = workspace_.grid_heads[bucket]; j != kNone; j = workspace_.grid_next[j]) {
-            const float width = std::min(kept.x2[j], box[2]) - std::max(kept.x1[j], box[0]);
-            const float height = std::min(kept.y2[j], box[3]) - std::max(kept.y1[j], box[1]);
-            if (!(width > 0.0F) || !(height > 0.0F)) continue;
-            const float intersection = width * height;
-            if (intersection / ((area + kept.area[j]) - intersection) > threshold) return true;
-        }
-        return false;
-    }
-
-    NmsWorkspace& workspace_;
-    double ratio_;
-    double reach_;
-    double cell_factor_ = 1.0;
-    std::size_t mask_ = 0;
-    int lowest_ = kMaxLevel;
-    int highest_ = kMinLevel;
-    std::array<bool, kMaxLevel - kMinLevel + 1> level_used_{};
-};
 
 void append_kept(NmsWorkspace::Kept& kept, const float* box, float area) {
     if (kept.count == kept.area.size()) {
@@ -230,6 +105,165 @@ void append_kept(NmsWorkspace::Kept& kept, const float* box, float area) {
 BoxesSoa view(const NmsWorkspace::Kept& kept) noexcept {
     return {kept.x1.data(), kept.y1.data(), kept.x2.data(), kept.y2.data(), kept.area.data()};
 }
+
+// Kept boxes by place and size, so that a candidate meets only those that can overlap it enough.
+//
+// For IoU > t, two bounds hold on each axis, since an IoU is at most the IoU of the projections onto an axis:
+//   sides:    t < side_a / side_b < 1 / t
+//   centres:  |centre_a - centre_b| < f (side_a + side_b), with f = (1 - t) / (2 (1 + t))
+// Boxes are put on levels by their longer side, which may grow fourfold within a level; a level has square cells as wide as
+// its longest side. A kept box is entered in every cell that its reach f (1 + r) side touches, with r = 1 / t, the
+// largest ratio that counts; a candidate then looks only into the cell of its own centre, on the two or three levels that
+// its size allows. Below t = 1 / 4 that reach is held at r = 4 and the candidate looks around for the rest.
+// Cells are buckets of a hash table: two cells in one bucket cost time, never a wrong answer, for the comparison
+// is exact.
+class Grid {
+  public:
+    Grid(float threshold, NmsWorkspace& workspace, std::size_t expected_boxes)
+        : workspace_(workspace),
+          threshold_(threshold),
+          // A little below the threshold, for the rounding of the float32 IoU and of these bounds.
+          ratio_(static_cast<double>(threshold) * (1.0 - 1e-5)) {
+        const double reach = (1.0 - ratio_) / (2.0 * (1.0 + ratio_)) * (1.0 + 1e-5);
+        const double ratio_met = ratio_ > 0.25 ? 1.0 / ratio_ : 4.0;
+        entry_reach_ = reach * (1.0 + ratio_met);
+        query_reach_ = ratio_ > 0.25 ? 0.0 : reach * (1.0 - ratio_met * ratio_);
+        std::size_t buckets = 256;
+        while (buckets < 2 * expected_boxes) buckets *= 2;
+        workspace_.grid_heads.assign(buckets, kNone);
+        workspace_.grid_entries.clear();
+        mask_ = buckets - 1;
+    }
+
+    void add(const float* box, float area) {
+        const Extent extent = extent_of(box);
+        const Cells cells = cells_around(extent, extent.level, entry_reach_);
+        for (std::int64_t row = cells.row_from; row <= cells.row_to; ++row) {
+            for (std::int64_t column = cells.column_from; column <= cells.column_to; ++column) {
+                std::uint32_t& head = workspace_.grid_heads[bucket_of(extent.level, column, row)];
+                workspace_.grid_entries.push_back({box[0], box[1], box[2], box[3], area, head});
+                head = static_cast<std::uint32_t>(workspace_.grid_entries.size() - 1);
+            }
+        }
+        used_[extent.level] = true;
+        lowest_ = std::min(lowest_, extent.level);
+        highest_ = std::max(highest_, extent.level);
+    }
+
+    // Whether a kept box has IoU > threshold with `box`.
+    [[nodiscard]] bool overlaps(const NmsWorkspace::Kept& kept, const float* box, float area,
+                                const Kernels& kernel) const noexcept {
+        const Extent extent = extent_of(box);
+        const unsigned from = std::max(lowest_, level_of(extent.longer * ratio_));
+        const unsigned to = ratio_ > 0.0 ? std::min(highest_, level_of(extent.longer / ratio_)) : highest_;
+        for (unsigned level = from; level <= to; ++level) {
+            if (!used_[level]) continue;
+            const Cells cells = cells_around(extent, level, query_reach_);
+            // A large box over tiny cells, at a low threshold: looking at every kept box is less work.
+            const double visits = static_cast<double>(cells.column_to - cells.column_from + 1) *
+                                  static_cast<double>(cells.row_to - cells.row_from + 1);
+            if (visits > 16.0 + static_cast<double>(kept.count) / 8.0) {
+                return kernel.any_overlap(view(kept), kept.count, box, area, threshold_);
+            }
+            for (std::int64_t row = cells.row_from; row <= cells.row_to; ++row) {
+                for (std::int64_t column = cells.column_from; column <= cells.column_to; ++column) {
+                    if (bucket_overlaps(bucket_of(level, column, row), box, area)) return true;
+                }
+            }
+        }
+        return false;
+    }
+
+  private:
+    static constexpr std::size_t kLevels = 128;
+
+    struct Extent {
+        double x, y, width, height, longer;
+        unsigned level;
+    };
+    struct Cells {
+        std::int64_t column_from, column_to, row_from, row_to;
+    };
+
+    // Half of the biased float32 exponent.
+    static unsigned level_of(double longer) noexcept {
+        const auto side = static_cast<float>(longer);
+        std::uint32_t bits = 0;
+        std::memcpy(&bits, &side, sizeof bits);
+        return bits >> 24U;
+    }
+
+    static Extent extent_of(const float* box) noexcept {
+        const double x1 = box[0];
+        const double y1 = box[1];
+        const double x2 = box[2];
+        const double y2 = box[3];
+        const double longer = std::max(x2 - x1, y2 - y1);
+        return {(x1 + x2) * 0.5, (y1 + y2) * 0.5, x2 - x1, y2 - y1, longer, level_of(longer)};
+    }
+
+    // 1 / side of a cell: the side is the power of two that ends the level.
+    static double inverse_cell(unsigned level) noexcept {
+        const std::uint64_t bits = static_cast<std::uint64_t>(1023 + 127 - 2 - 2 * static_cast<int>(level)) << 52U;
+        double inverse = 0.0;
+        std::memcpy(&inverse, &bits, sizeof inverse);
+        return inverse;
+    }
+
+    static std::int64_t floor_of(double value) noexcept {
+        // Boxes farther away than 2^60 cells share the outermost ones.
+        constexpr double kLimit = 1152921504606846976.0;
+        const double near = std::min(std::max(value, -kLimit), kLimit);
+        const auto truncated = static_cast<std::int64_t>(near);
+        return truncated - (static_cast<double>(truncated) > near ? 1 : 0);
+    }
+
+    static Cells cells_around(const Extent& extent, unsigned level, double reach) noexcept {
+        const double inverse = inverse_cell(level);
+        const double x = extent.x * inverse;
+        const double y = extent.y * inverse;
+        if (reach == 0.0) {
+            const std::int64_t column = floor_of(x);
+            const std::int64_t row = floor_of(y);
+            return {column, column, row, row};
+        }
+        const double reach_x = reach * extent.width * inverse;
+        const double reach_y = reach * extent.height * inverse;
+        return {floor_of(x - reach_x), floor_of(x + reach_x), floor_of(y - reach_y), floor_of(y + reach_y)};
+    }
+
+    [[nodiscard]] std::size_t bucket_of(unsigned level, std::int64_t column, std::int64_t row) const noexcept {
+        std::uint64_t hash = static_cast<std::uint64_t>(column) * 0x9E3779B97F4A7C15U +
+                             (static_cast<std::uint64_t>(row) + level * 0x10001U) * 0xC2B2AE3D27D4EB4FU;
+        hash ^= hash >> 32U;
+        return static_cast<std::size_t>(hash * 0xBF58476D1CE4E5B9U >> 32U) & mask_;
+    }
+
+    [[nodiscard]] bool bucket_overlaps(std::size_t bucket, const float* box, float area) const noexcept {
+        const float loose_bound = loose_iou_bound(threshold_, area);
+        for (std::uint32_t j = workspace_.grid_heads[bucket]; j != kNone;) {
+            const NmsWorkspace::GridEntry& entry = workspace_.grid_entries[j];
+            const float width = std::min(entry.x2, box[2]) - std::max(entry.x1, box[0]);
+            const float height = std::min(entry.y2, box[3]) - std::max(entry.y1, box[1]);
+            const float intersection = std::max(width, 0.0F) * std::max(height, 0.0F);
+            const float joined = (area + entry.area) - intersection;
+            // One branch that is seldom taken; the division decides, as in Kernels::any_overlap.
+            if (intersection > loose_bound * joined && intersection / joined > threshold_) return true;
+            j = entry.next;
+        }
+        return false;
+    }
+
+    NmsWorkspace& workspace_;
+    float threshold_;
+    double ratio_;
+    double entry_reach_ = 0.0;
+    double query_reach_ = 0.0;
+    std::size_t mask_ = 0;
+    unsigned lowest_ = kLevels - 1;
+    unsigned highest_ = 0;
+    std::array<bool, kLevels> used_{};
+};
 
 }  // namespace
 
@@ -259,7 +293,8 @@ std::size_t sort_by_score(const float* scores, std::size_t n, std::size_t top_k,
         std::sort(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(left));
     } else {
         if (workspace.sort_spare.size() < left) workspace.sort_spare.resize(left);
-        radix_sort(keys.data(), workspace.sort_spare.data(), left, lowest, bits);
+        const auto sort = left < kLargeDigitsFrom ? radix_sort<kSmallDigitBits> : radix_sort<kLargeDigitBits>;
+        sort(keys.data(), workspace.sort_spare.data(), left, lowest, bits);
     }
     for (std::size_t i = 0; i < wanted; ++i) order[i] = static_cast<std::uint32_t>(keys[i]);
     return wanted;
@@ -281,17 +316,17 @@ std::size_t nms_sorted(const float* boxes_xyxy, std::size_t n, double iou_thresh
         const float area = width * height;
         // A box without area, or one that is not finite, overlaps nothing: it is kept and never asked again.
         if (width > 0.0F && height > 0.0F && area > 0.0F && area <= std::numeric_limits<float>::max()) {
-            const bool suppressed = grid ? grid->overlaps(view(kept), box, area, threshold, kernel)
+            const bool suppressed = grid ? grid->overlaps(kept, box, area, kernel)
                                          : kernel.any_overlap(view(kept), kept.count, box, area, threshold);
             if (suppressed) continue;
             append_kept(kept, box, area);
             if (grid) {
-                grid->add(box);
+                grid->add(box, area);
             } else if (kept.count == kNmsGridFrom) {
                 grid.emplace(threshold, workspace, wanted);
                 for (std::size_t j = 0; j < kept.count; ++j) {
                     const float earlier[4] = {kept.x1[j], kept.y1[j], kept.x2[j], kept.y2[j]};
-                    grid->add(earlier);
+                    grid->add(earlier, kept.area[j]);
                 }
             }
         }

@@ -17,8 +17,9 @@ namespace {
 
 // Anchors scanned between two looks at the room that is left for candidates.
 constexpr std::size_t kScanBlock = 4096;
-// Landmarks gathered and decoded at a time.
+// Rows gathered and decoded at a time, on the stack.
 constexpr std::size_t kDecodeBlock = 64;
+constexpr std::uint32_t kUnranked = 0xFFFFFFFFU;
 constexpr std::size_t kPoolBytesLimit = std::size_t{8} << 20;
 
 // Grows only: what lies past the used part is never read, and shrinking would write it again at the next call.
@@ -96,10 +97,10 @@ bool is_finite(const float* box) noexcept {
 
 std::size_t Workspace::capacity_bytes() const noexcept {
     const std::size_t floats = boxes.capacity() + scores.capacity() + landmarks.capacity() + candidate_score_.capacity() +
-                               anchors_.capacity() + deltas_.capacity() + decoded_.capacity() +
+                               decoded_.capacity() +
                                nms_.sorted_boxes.capacity() + 5 * nms_.kept.area.capacity();
-    const std::size_t integers = candidate_index_.capacity() + order_.capacity() + kept_.capacity() +
-                                 nms_.grid_heads.capacity() + nms_.grid_next.capacity();
+    const std::size_t integers = candidate_index_.capacity() + order_.capacity() + rank_.capacity() + kept_.capacity() +
+                                 nms_.grid_heads.capacity() + 6 * nms_.grid_entries.capacity();
     const std::size_t keys = nms_.sort_keys.capacity() + nms_.sort_spare.capacity();
     return floats * sizeof(float) + integers * sizeof(std::uint32_t) + keys * sizeof(std::uint64_t);
 }
@@ -143,25 +144,41 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutpu
         found = above;
     }
 
-    // Order, and decode the boxes of the first top_k.
+    // Order, then decode the boxes of the first top_k in index order, which reads the outputs front to back; each box goes to its
+    // place in the order.
     std::uint32_t* const order = with_room(workspace.order_, found);
     const std::size_t ordered = sort_by_score(score, found, options.top_k, workspace.nms_, order);
-    float* const anchors = with_room(workspace.anchors_, 4 * ordered);
-    float* const deltas = with_room(workspace.deltas_, std::max(4 * ordered, kLandmarkFloats * kDecodeBlock));
+    std::uint32_t* const rank = with_room(workspace.rank_, found);
+    if (ordered < found) std::fill_n(rank, found, kUnranked);
+    for (std::size_t i = 0; i < ordered; ++i) rank[order[i]] = static_cast<std::uint32_t>(i);
     float* const decoded = with_room(workspace.decoded_, 4 * ordered);
-    for (std::size_t i = 0; i < ordered; ++i) {
-        const LevelRange& range = range_of(ranges, index[order[i]]);
-        const std::uint32_t local = index[order[i]] - range.begin;
-        range.locator.write(local, anchors + 4 * i);
-        std::memcpy(deltas + 4 * i, range.outputs->box_deltas + 4 * std::size_t{local}, 4 * sizeof(float));
+    std::size_t candidate = 0;
+    for (const LevelRange& range : ranges) {
+        while (candidate < found && index[candidate] < range.end) {
+            float anchors[4 * kDecodeBlock];
+            float deltas[4 * kDecodeBlock];
+            float boxes[4 * kDecodeBlock];
+            std::uint32_t places[kDecodeBlock];
+            std::size_t count = 0;
+            for (; count < kDecodeBlock && candidate < found && index[candidate] < range.end; ++candidate) {
+                if (rank[candidate] == kUnranked) continue;
+                const std::uint32_t local = index[candidate] - range.begin;
+                range.locator.write(local, anchors + 4 * count);
+                std::memcpy(deltas + 4 * count, range.outputs->box_deltas + 4 * std::size_t{local},
+                            4 * sizeof(float));
+                places[count++] = rank[candidate];
+            }
+            kernel.decode_boxes(deltas, anchors, count, options.variances, boxes);
+            for (std::size_t i = 0; i < count; ++i) {
+                std::memcpy(decoded + 4 * std::size_t{places[i]}, boxes + 4 * i, 4 * sizeof(float));
+            }
+        }
     }
-    kernel.decode_boxes(deltas, anchors, ordered, options.variances, decoded);
     std::size_t finite = 0;
     for (std::size_t i = 0; i < ordered; ++i) {
         if (!is_finite(decoded + 4 * i)) continue;
         if (finite != i) {
             std::memcpy(decoded + 4 * finite, decoded + 4 * i, 4 * sizeof(float));
-            std::memcpy(anchors + 4 * finite, anchors + 4 * i, 4 * sizeof(float));
             order[finite] = order[i];
         }
         ++finite;
@@ -171,25 +188,26 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutpu
     const std::size_t faces =
         nms_sorted(decoded, finite, options.nms_threshold, options.keep_top_k, workspace.nms_, kept);
 
-    // The faces, with landmarks. Positions only grow, so anchors can move to the front in place.
     workspace.boxes.resize(4 * faces);
     workspace.scores.resize(faces);
     workspace.landmarks.resize(kLandmarkFloats * faces);
-    for (std::size_t i = 0; i < faces; ++i) {
-        std::memcpy(workspace.boxes.data() + 4 * i, decoded + 4 * std::size_t{kept[i]}, 4 * sizeof(float));
-        std::memmove(anchors + 4 * i, anchors + 4 * std::size_t{kept[i]}, 4 * sizeof(float));
-        workspace.scores[i] = score[order[kept[i]]];
-    }
     for (std::size_t block = 0; block < faces; block += kDecodeBlock) {
         const std::size_t count = std::min(kDecodeBlock, faces - block);
+        float anchors[4 * kDecodeBlock];
+        float deltas[kLandmarkFloats * kDecodeBlock];
         for (std::size_t i = 0; i < count; ++i) {
-            const std::uint32_t global = index[order[kept[block + i]]];
+            const std::size_t position = kept[block + i];
+            const std::uint32_t global = index[order[position]];
             const LevelRange& range = range_of(ranges, global);
+            const std::uint32_t local = global - range.begin;
+            std::memcpy(workspace.boxes.data() + 4 * (block + i), decoded + 4 * position, 4 * sizeof(float));
+            workspace.scores[block + i] = score[order[position]];
+            range.locator.write(local, anchors + 4 * i);
             std::memcpy(deltas + kLandmarkFloats * i,
-                        range.outputs->landmark_deltas + kLandmarkFloats * std::size_t{global - range.begin},
+                        range.outputs->landmark_deltas + kLandmarkFloats * std::size_t{local},
                         kLandmarkFloats * sizeof(float));
         }
-        kernel.decode_landmarks(deltas, anchors + 4 * block, count, options.variances,
+        kernel.decode_landmarks(deltas, anchors, count, options.variances,
                                 workspace.landmarks.data() + kLandmarkFloats * block);
     }
 }
@@ -217,6 +235,12 @@ void postprocess_batch(const AnchorPyramid& pyramid, ImageSize image, const Leve
                        std::size_t batch_size, const PostprocessOptions& options, std::size_t num_threads,
                        const std::vector<std::unique_ptr<Workspace>>& workspaces) {
     const std::size_t level_count = pyramid.levels().size();
+    if (std::min(num_threads, batch_size) <= 1) {
+        for (std::size_t i = 0; i < batch_size; ++i) {
+            postprocess(pyramid, image, levels + i * level_count, options, *workspaces[i]);
+        }
+        return;
+    }
     std::atomic<std::size_t> next{0};
     const auto work = [&]() {
         for (std::size_t i = next++; i < batch_size; i = next++) {
@@ -225,7 +249,7 @@ void postprocess_batch(const AnchorPyramid& pyramid, ImageSize image, const Leve
     };
     // Threads of this call alone: nothing to share between detectors and nothing that a fork could break. One costs some
     // 20 microseconds, less than a second image of a batch worth sharing out.
-    const std::size_t helpers = std::min(std::max<std::size_t>(num_threads, 1), batch_size) - (batch_size > 0 ? 1 : 0);
+    const std::size_t helpers = std::min(num_threads, batch_size) - 1;
     std::vector<std::exception_ptr> failures(helpers + 1);
     const auto guarded = [&](std::size_t slot) noexcept {
         try {

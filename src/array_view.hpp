@@ -34,63 +34,81 @@ inline std::string describe(const py::handle& object) {
     throw py::type_error(name + ": expected " + expected + ", got " + describe(got) + hint);
 }
 
-// A float32 array whose rows along the last axes are contiguous; only the first axis may have any stride. It is the caller's
-// memory where that is so already, and one copy where it is not.
+// A float32 array whose rows along the last axes are contiguous; only the first axis of three may have any stride. It is the
+// caller's memory where that is so already, and one copy where it is not.
 struct FloatView {
     py::array keep_alive;
     const float* data = nullptr;
-    std::size_t length = 0;      // of the first axis
-    std::size_t rows = 1;        // of the second axis, when there are three
-    std::ptrdiff_t stride = 0;   // floats between entries of the first axis
+    std::size_t length = 0;     // of the first axis
+    std::size_t rows = 1;       // of the second axis, when there are three
+    std::ptrdiff_t stride = 0;  // floats between entries of the first axis
     [[nodiscard]] const float* entry(std::size_t i) const noexcept {
         return data + static_cast<std::ptrdiff_t>(i) * stride;
     }
 };
 
-// `shape` describes what is expected, in words; `last` is the length of the last axis (0: there is none to check).
-inline FloatView float_view(const std::string& name, const py::handle& object, py::ssize_t dimensions, py::ssize_t last,
-                            const std::string& shape) {
-    const std::string expected = "a float32 array of shape " + shape;
+// The shape that an argument must have: any length of the first axis, then these. Put in words only for an error.
+struct ExpectedShape {
+    const char* first;        // name of the first axis
+    py::ssize_t rows = -1;    // second axis of three, -1: there are fewer
+    py::ssize_t columns = -1; // last axis, -1: there is one axis only
+    [[nodiscard]] py::ssize_t dimensions() const noexcept { return rows >= 0 ? 3 : columns >= 0 ? 2 : 1; }
+    [[nodiscard]] std::string words() const {
+        std::string text = "a float32 array of shape (" + std::string(first);
+        if (rows >= 0) text += ", " + std::to_string(rows);
+        if (columns >= 0) return text + ", " + std::to_string(columns) + ")";
+        return text + ",)";
+    }
+};
+
+// An argument's name, with its place where it is one array of a list.
+struct ArgumentName {
+    const char* name;
+    std::ptrdiff_t place = -1;
+    [[nodiscard]] std::string words() const {
+        return place < 0 ? std::string(name) : std::string(name) + "[" + std::to_string(place) + "]";
+    }
+};
+
+inline FloatView float_view(const ArgumentName& name, const py::handle& object, const ExpectedShape& expected) {
     py::array array = py::isinstance<py::array>(object) ? py::reinterpret_borrow<py::array>(object)
                                                         : py::array::ensure(object);
     if (!array) {
         PyErr_Clear();
-        raise_type(name, expected, object);
+        raise_type(name.words(), expected.words(), object);
     }
     if (!py::isinstance<py::array_t<float>>(array)) {
-        raise_type(name, expected, array, "; convert it with .astype(numpy.float32)");
+        raise_type(name.words(), expected.words(), array, "; convert it with .astype(numpy.float32)");
     }
-    if (array.ndim() != dimensions || (last > 0 && array.shape(dimensions - 1) != last)) {
-        throw py::value_error(name + ": expected " + expected + ", got " + describe(array));
+    const py::ssize_t dimensions = expected.dimensions();
+    if (array.ndim() != dimensions || (expected.columns >= 0 && array.shape(dimensions - 1) != expected.columns) ||
+        (expected.rows >= 0 && array.shape(1) != expected.rows)) {
+        throw py::value_error(name.words() + ": expected " + expected.words() + ", got " + describe(array));
     }
-    const auto item = static_cast<py::ssize_t>(sizeof(float));
-    bool rows_contiguous = true;
-    py::ssize_t step = item;
-    for (py::ssize_t axis = dimensions - 1; axis >= 1; --axis) {
-        rows_contiguous = rows_contiguous && (array.shape(axis) <= 1 || array.strides(axis) == step);
+    constexpr auto kItem = static_cast<py::ssize_t>(sizeof(float));
+    bool usable = (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+    py::ssize_t step = kItem;
+    for (py::ssize_t axis = dimensions - 1; axis >= 0; --axis) {
+        // Kernels take one or two axes whole; a batch may have any stride of whole floats.
+        const bool fits = axis == 0 && dimensions == 3 ? array.strides(0) % kItem == 0 : array.strides(axis) == step;
+        usable = usable && (array.shape(axis) <= 1 || fits);
         step *= array.shape(axis);
     }
-    const bool first_free = dimensions > 1 || array.shape(0) <= 1 || array.strides(0) == item;
-    const bool aligned = (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
-    // Two-dimensional arrays are handed to kernels whole; a batch axis may have any stride of whole floats.
-    const bool usable = rows_contiguous && first_free && aligned &&
-                        (dimensions == 3 ? array.strides(0) % item == 0
-                                         : array.shape(0) <= 1 || array.strides(0) == step);
     if (!usable) array = FloatArray(array);
     FloatView view;
     view.data = static_cast<const float*>(array.data());
     view.length = static_cast<std::size_t>(array.shape(0));
     view.rows = dimensions == 3 ? static_cast<std::size_t>(array.shape(1)) : 1;
-    view.stride = static_cast<std::ptrdiff_t>(array.strides(0) / item);
+    view.stride = static_cast<std::ptrdiff_t>(array.strides(0) / kItem);
     view.keep_alive = std::move(array);
     return view;
 }
 
-inline FloatView float_rows(const std::string& name, const py::handle& object, py::ssize_t columns) {
-    return float_view(name, object, 2, columns, "(N, " + std::to_string(columns) + ")");
+inline FloatView float_rows(const char* name, const py::handle& object, py::ssize_t columns) {
+    return float_view({name}, object, {"N", -1, columns});
 }
 
-inline double number(const std::string& name, const py::handle& object, const std::string& expected) {
+inline double number(const char* name, const py::handle& object, const char* expected) {
     const double value = PyBool_Check(object.ptr()) || PyUnicode_Check(object.ptr())
                              ? -1.0
                              : PyFloat_AsDouble(object.ptr());
@@ -102,56 +120,56 @@ inline double number(const std::string& name, const py::handle& object, const st
 }
 
 // A threshold within [0, 1].
-inline double unit_interval(const std::string& name, const py::handle& object) {
+inline double unit_interval(const char* name, const py::handle& object) {
     const double value = number(name, object, "a number within [0, 1]");
     if (!(value >= 0.0 && value <= 1.0)) {
-        throw py::value_error(name + ": expected a number within [0, 1], got " + std::string(py::repr(object)));
+        throw py::value_error(std::string(name) + ": expected a number within [0, 1], got " + std::string(py::repr(object)));
     }
     return value;
 }
 
-inline float positive(const std::string& name, const py::handle& object) {
+inline float positive(const char* name, const py::handle& object) {
     const double value = number(name, object, "a positive finite number");
     if (!(value > 0.0) || !std::isfinite(value)) {
-        throw py::value_error(name + ": expected a positive finite number, got " + std::string(py::repr(object)));
+        throw py::value_error(std::string(name) + ": expected a positive finite number, got " + std::string(py::repr(object)));
     }
     return static_cast<float>(value);
 }
 
 // An integer within [1, upper].
-inline std::size_t count(const std::string& name, const py::handle& object, std::size_t upper) {
-    const std::string expected = "an integer within [1, " + std::to_string(upper) + "]";
-    if (PyBool_Check(object.ptr()) || PyIndex_Check(object.ptr()) == 0) raise_type(name, expected, object);
+inline std::size_t count(const char* name, const py::handle& object, std::size_t upper) {
+    const auto expected = [upper]() { return "an integer within [1, " + std::to_string(upper) + "]"; };
+    if (PyBool_Check(object.ptr()) || PyIndex_Check(object.ptr()) == 0) raise_type(name, expected(), object);
     const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
     const long long value = PyLong_AsLongLong(integer.ptr());
     const bool overflow = value == -1 && PyErr_Occurred() != nullptr;
     if (overflow) PyErr_Clear();
     if (overflow || value < 1 || static_cast<unsigned long long>(value) > upper) {
-        throw py::value_error(name + ": expected " + expected + ", got " + std::string(py::repr(object)));
+        throw py::value_error(std::string(name) + ": expected " + expected() + ", got " + std::string(py::repr(object)));
     }
     return static_cast<std::size_t>(value);
 }
 
 // The same, or None for no limit, which is 0.
-inline std::size_t optional_count(const std::string& name, const py::handle& object) {
+inline std::size_t optional_count(const char* name, const py::handle& object) {
     return object.is_none() ? 0 : count(name, object, kMaxAnchors);
 }
 
 // (height, width) of an image, whose anchors must be countable.
-inline ImageSize image_size(const std::string& name, const py::handle& object) {
+inline ImageSize image_size(const char* name, const py::handle& object) {
     const auto pair = py::reinterpret_steal<py::object>(PySequence_Fast(object.ptr(), ""));
     if (!pair || PySequence_Fast_GET_SIZE(pair.ptr()) != 2) {
         PyErr_Clear();
-        throw py::type_error(name + ": expected (height, width), got " + std::string(py::repr(object)));
+        throw py::type_error(std::string(name) + ": expected (height, width), got " + std::string(py::repr(object)));
     }
     PyObject** const items = PySequence_Fast_ITEMS(pair.ptr());
-    return {count(name + " height", items[0], kMaxImageSide), count(name + " width", items[1], kMaxImageSide)};
+    return {count(name, items[0], kMaxImageSide), count(name, items[1], kMaxImageSide)};
 }
 
-inline std::size_t checked_num_anchors(const std::string& name, const AnchorPyramid& pyramid, ImageSize image) {
+inline std::size_t checked_num_anchors(const char* name, const AnchorPyramid& pyramid, ImageSize image) {
     const std::size_t anchors = pyramid.num_anchors(image);
     if (anchors > kMaxAnchors) {
-        throw py::value_error(name + ": " + std::to_string(image.height) + " x " + std::to_string(image.width) +
+        throw py::value_error(std::string(name) + ": " + std::to_string(image.height) + " x " + std::to_string(image.width) +
                               " has more than 2147483647 anchors");
     }
     return anchors;

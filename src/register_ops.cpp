@@ -32,7 +32,7 @@ FloatArray generate_anchors(const AnchorPyramid& pyramid, const py::object& size
 }
 
 // The frame that decode and encode share: rows of values with `columns` columns, and one anchor for each.
-FloatArray with_anchors(const std::string& name, const py::object& values_in, const py::object& anchors_in,
+FloatArray with_anchors(const char* name, const py::object& values_in, const py::object& anchors_in,
                         const py::object& center_variance, const py::object& size_variance, py::ssize_t columns,
                         Transform transform) {
     const FloatView values = float_rows(name, values_in, columns);
@@ -40,7 +40,7 @@ FloatArray with_anchors(const std::string& name, const py::object& values_in, co
     const Variances variances{positive("variances[0]", center_variance), positive("variances[1]", size_variance)};
     if (anchors.length != values.length) {
         throw py::value_error("anchors: expected one for each of the " + std::to_string(values.length) + " rows of " +
-                              name + ", got " + std::to_string(anchors.length));
+                              std::string(name) + ", got " + std::to_string(anchors.length));
     }
     FloatArray out = float_array({static_cast<py::ssize_t>(values.length), columns});
     float* const data = out.mutable_data();
@@ -55,7 +55,7 @@ py::array_t<std::int64_t> nms_indices(const py::object& boxes_in, const py::obje
                                       const py::object& iou_threshold, const py::object& top_k,
                                       const py::object& keep_top_k) {
     const FloatView boxes = float_rows("boxes", boxes_in, 4);
-    const FloatView scores = float_view("scores", scores_in, 1, 0, "(N,)");
+    const FloatView scores = float_view({"scores"}, scores_in, {"N"});
     const double threshold = unit_interval("iou_threshold", iou_threshold);
     const std::size_t before = optional_count("top_k", top_k);
     const std::size_t after = optional_count("keep_top_k", keep_top_k);

@@ -14,30 +14,28 @@ namespace {
 // of image b.
 class OutputView {
   public:
-    OutputView(const std::string& name, const py::object& object, py::ssize_t columns,
+    OutputView(const char* name, const py::object& object, py::ssize_t columns,
                const std::vector<std::size_t>& level_anchors)
         : columns_(static_cast<std::size_t>(columns)) {
-        const std::string last = ", " + std::to_string(columns) + ")";
-        std::size_t total = 0;
-        for (const std::size_t anchors : level_anchors) total += anchors;
-        if (!py::isinstance<py::list>(object) && !py::isinstance<py::tuple>(object)) {
-            add(name, object, total, "(B, " + std::to_string(total) + last);
-            std::size_t offset = 0;
+        offsets_.reserve(level_anchors.size());
+        if (!PyList_Check(object.ptr()) && !PyTuple_Check(object.ptr())) {
+            std::size_t total = 0;
             for (const std::size_t anchors : level_anchors) {
-                offsets_.push_back(offset * columns_);
-                offset += anchors;
+                offsets_.push_back(total * columns_);
+                total += anchors;
             }
+            add({name}, object, total);
             return;
         }
         const auto levels = py::reinterpret_borrow<py::sequence>(object);
         if (levels.size() != level_anchors.size()) {
-            throw py::value_error(name + ": expected " + std::to_string(level_anchors.size()) +
+            throw py::value_error(std::string(name) + ": expected " + std::to_string(level_anchors.size()) +
                                   " arrays, one for each level, got " + std::to_string(levels.size()));
         }
+        offsets_.assign(level_anchors.size(), 0);
+        views_.reserve(level_anchors.size());
         for (std::size_t k = 0; k < levels.size(); ++k) {
-            add(name + "[" + std::to_string(k) + "]", levels[k], level_anchors[k],
-                "(B, " + std::to_string(level_anchors[k]) + last);
-            offsets_.push_back(0);
+            add({name, static_cast<std::ptrdiff_t>(k)}, levels[k], level_anchors[k]);
         }
     }
 
@@ -47,22 +45,16 @@ class OutputView {
     }
 
   private:
-    void add(const std::string& name, const py::handle& object, std::size_t anchors, const std::string& shape) {
-        FloatView view = float_view(name, object, 3, static_cast<py::ssize_t>(columns_), shape);
-        if (view.rows != anchors) {
-            throw py::value_error(name + ": expected a float32 array of shape " + shape + ", got " +
-                                  describe(view.keep_alive));
+    void add(const ArgumentName& name, const py::handle& object, std::size_t anchors) {
+        views_.push_back(float_view(
+            name, object, {"B", static_cast<py::ssize_t>(anchors), static_cast<py::ssize_t>(columns_)}));
+        if (views_.back().length != batch_size()) {
+            throw py::value_error(name.words() + ": expected " + std::to_string(batch_size()) +
+                                  " images, as in the first level, got " + std::to_string(views_.back().length));
         }
-        if (!views_.empty() && view.length != batch_size()) {
-            throw py::value_error(name + ": expected " + std::to_string(batch_size()) + " images, as in " + first_name_ +
-                                  ", got " + std::to_string(view.length));
-        }
-        if (views_.empty()) first_name_ = name;
-        views_.push_back(std::move(view));
     }
 
     std::size_t columns_;
-    std::string first_name_;
     std::vector<FloatView> views_;
     std::vector<std::size_t> offsets_;
 };

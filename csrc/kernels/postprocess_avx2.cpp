@@ -215,11 +215,7 @@ bool any_overlap(const BoxesSoa& boxes, std::size_t count, const float* box, flo
     const __m256 areas = _mm256_set1_ps(area);
     const __m256 zero = _mm256_setzero_ps();
     const __m256 bound = _mm256_set1_ps(threshold);
-    // Division decides, but costs as much as all the rest: it is left out where the product says that no lane
-    // comes near. Two roundings stand between the two forms, 16 ulp are given. Where the product could be subnormal, and its
-    // rounding coarse, every overlap is divided.
-    const bool may_underflow = !(threshold * area > 1e-30F);
-    const __m256 loose_bound = _mm256_set1_ps(may_underflow ? 0.0F : threshold * (1.0F - 1e-6F));
+    const __m256 loose_bound = _mm256_set1_ps(loose_iou_bound(threshold, area));
     for (std::size_t j = 0; j < count; j += kLanes) {
         const __m256 width = _mm256_sub_ps(_mm256_min_ps(_mm256_loadu_ps(boxes.x2 + j), right),
                                            _mm256_max_ps(_mm256_loadu_ps(boxes.x1 + j), left));

@@ -25,9 +25,13 @@ class NmsWorkspace {
         std::vector<float> x1, y1, x2, y2, area;
         std::size_t count = 0;
     };
+    struct GridEntry {
+        float x1, y1, x2, y2, area;
+        std::uint32_t next;
+    };
     Kept kept;
     std::vector<std::uint32_t> grid_heads;
-    std::vector<std::uint32_t> grid_next;
+    std::vector<GridEntry> grid_entries;
     std::vector<std::uint64_t> sort_keys;
     std::vector<std::uint64_t> sort_spare;
     std::vector<float> sorted_boxes;

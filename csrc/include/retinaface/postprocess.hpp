@@ -52,8 +52,7 @@ class Workspace {
     std::vector<std::uint32_t> candidate_index_;
     std::vector<float> candidate_score_;
     std::vector<std::uint32_t> order_;
-    std::vector<float> anchors_;
-    std::vector<float> deltas_;
+    std::vector<std::uint32_t> rank_;
     std::vector<float> decoded_;
     std::vector<std::uint32_t> kept_;
     NmsWorkspace nms_;
