@@ -1,26 +1,23 @@
 """The ways of today, written for these comparisons: same answer, same options, as fast as they can be made.
 
-`PurePython` is the way of the popular PyTorch port: anchors in Python loops, everything decoded, NumPy NMS.
-`best_numpy` is what someone who has read the profiler writes: anchors cached for the image size (they cost this
-opponent nothing here), the threshold before any exp, only survivors decoded, and the fastest suppression that is
-installed. Where there is more than one fast way to do a step, all are offered and the fastest is the opponent.
+`pure_python` is the way of the popular PyTorch port: anchors in Python loops, everything decoded, NumPy NMS.
+`best_numpy` is what someone who has read the profiler writes: anchors cached for the image size (they cost
+this opponent nothing here), the threshold before any exp, only survivors decoded, and the fastest suppression
+that is installed. Where a step can be done in more than one fast way, all are offered and the fastest is taken.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 FloatArray = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
-Suppress = "Callable[[FloatArray, FloatArray, float], Indices]"
 
 STRIDES = (8, 16, 32)
 SIZES = ((16, 32), (64, 128), (256, 512))
@@ -38,20 +35,37 @@ class Found(NamedTuple):
 # --- anchors ---
 
 
-def anchors_in_loops(image_size_hw: tuple[int, int]) -> FloatArray:
-    """Anchors as the popular PyTorch port makes them: one at a time, in fractions of the image, into a list."""
+def anchors_the_popular_way(image_size_hw: tuple[int, int]) -> FloatArray:
+    """Anchors in the manner of the popular PyTorch port, in fractions of the image.
+
+    That code allows several centres in a cell, though it never has more than one: for every size of every
+    cell it builds the list of columns and the list of rows and pairs them. Most of its time goes there.
+    """
     height, width = image_size_hw
     values: list[float] = []
     for stride, sizes in zip(STRIDES, SIZES, strict=True):
+        rows, columns = math.ceil(height / stride), math.ceil(width / stride)
+        for row, column in itertools.product(range(rows), range(columns)):
+            for size in sizes:
+                centres_x = [x * stride / width for x in (column + 0.5,)]
+                centres_y = [y * stride / height for y in (row + 0.5,)]
+                for cy, cx in itertools.product(centres_y, centres_x):
+                    values.extend([cx, cy, size / width, size / height])
+    return np.array(values, dtype=np.float32).reshape(-1, 4)
+
+
+def anchors_in_lean_loops(image_size_hw: tuple[int, int]) -> FloatArray:
+    """The same by loops without anything that could be left out: what pure Python can do at its best."""
+    height, width = image_size_hw
+    values: list[float] = []
+    for stride, sizes in zip(STRIDES, SIZES, strict=True):
+        sides = [(size / width, size / height) for size in sizes]
+        centres_x = [(column + 0.5) * stride / width for column in range(math.ceil(width / stride))]
         for row in range(math.ceil(height / stride)):
-            for column in range(math.ceil(width / stride)):
-                for size in sizes:
-                    values += [
-                        (column + 0.5) * stride / width,
-                        (row + 0.5) * stride / height,
-                        size / width,
-                        size / height,
-                    ]
+            cy = (row + 0.5) * stride / height
+            for cx in centres_x:
+                for side_x, side_y in sides:
+                    values += (cx, cy, side_x, side_y)
     return np.array(values, dtype=np.float32).reshape(-1, 4)
 
 
@@ -97,7 +111,7 @@ def decode_landmarks_in_numpy(landmark_deltas: FloatArray, anchors: FloatArray) 
     return points
 
 
-# --- suppression of boxes that are in order of their scores ---
+# --- suppression; the three in NumPy take boxes that are in order of their scores ---
 
 
 def greedy(boxes: FloatArray, scores: FloatArray, iou_threshold: float) -> Indices:
@@ -178,6 +192,10 @@ def torchvision(boxes: FloatArray, scores: FloatArray, iou_threshold: float) -> 
     return np.asarray(kept.numpy(), dtype=np.int64)
 
 
+#: These take boxes in any order, so that nobody needs to sort before.
+SORTING = (opencv, torchvision)
+
+
 def suppressions() -> dict[str, Any]:
     """The ways to suppress that can run here, by name."""
     ways: dict[str, Any] = {
@@ -214,10 +232,12 @@ def pure_python(
     landmark_deltas: FloatArray,
     image_size_hw: tuple[int, int],
     options: Options,
+    *,
+    make_anchors: Any = anchors_the_popular_way,
 ) -> Found:
-    """The way of the popular PyTorch port, from probabilities: everything is made, decoded, then thrown away."""
+    """The way of the popular PyTorch port, from probabilities: everything is decoded, then thrown away."""
     height, width = image_size_hw
-    anchors = anchors_in_loops(image_size_hw)
+    anchors = make_anchors(image_size_hw)
     variance = VARIANCES[0]
     boxes = np.concatenate(
         [
@@ -281,8 +301,9 @@ def best_numpy(
     index, scores = find(class_scores, bound, logits)
     if logits:
         scores = 1 / (1 + np.exp(-scores))
-    order = np.argsort(-scores, kind="stable")[: options.top_k]
-    index, scores = index[order], scores[order]
+    if len(index) > options.top_k or suppress not in SORTING:
+        order = np.argsort(-scores, kind="stable")[: options.top_k]
+        index, scores = index[order], scores[order]
     anchors = cached_anchors(image_size_hw)[index]
     boxes = decode_in_numpy(box_deltas[index], anchors)
     kept = suppress(boxes, scores, options.nms_threshold)[: options.keep_top_k]

