@@ -81,6 +81,38 @@ std::size_t drop_far_behind(std::uint64_t* keys, std::size_t n, std::size_t top_
 
 // --- suppression -------------------------------------------------------------------------------------------------------
 
+// For a place and size, the kept box that suppressed the last candidate there. Most candidates are the neighbours of a
+// face that is kept already, and fall to the first box that is tried.
+class Hints {
+  public:
+    Hints() noexcept { kept_.fill(0); }
+
+    [[nodiscard]] std::uint32_t& at(const float* box) noexcept {
+        const float width = box[2] - box[0];
+        std::uint32_t bits = 0;
+        std::memcpy(&bits, &width, sizeof bits);
+        // Cells as wide as the power of two at or below the width; the widest and narrowest boxes share a scale.
+        const std::uint32_t exponent = std::min(std::max(bits >> 23U, 64U), 190U);
+        const std::uint32_t inverse_bits = (254U - exponent) << 23U;
+        float inverse = 0.0F;
+        std::memcpy(&inverse, &inverse_bits, sizeof inverse);
+        const std::uint32_t column = cell_of((box[0] + box[2]) * inverse);
+        const std::uint32_t row = cell_of((box[1] + box[3]) * inverse);
+        const std::uint32_t hash = column * 0x9E3779B1U + row * 0x85EBCA77U + exponent * 0xC2B2AE3DU;
+        return kept_[hash >> (32U - kBits)];
+    }
+
+  private:
+    static constexpr unsigned kBits = 11;
+
+    static std::uint32_t cell_of(float twice_center) noexcept {
+        const float near = std::min(std::max(twice_center * 0.5F, -1e9F), 1e9F);
+        return static_cast<std::uint32_t>(static_cast<std::int32_t>(near));
+    }
+
+    std::array<std::uint32_t, std::size_t{1} << kBits> kept_;
+};
+
 void append_kept(NmsWorkspace::Kept& kept, const float* box, float area) {
     if (kept.count == kept.area.size()) {
         const std::size_t size = std::max<std::size_t>(64, 2 * kept.count);
@@ -100,6 +132,14 @@ void append_kept(NmsWorkspace::Kept& kept, const float* box, float area) {
     kept.y2[kept.count] = box[3];
     kept.area[kept.count] = area;
     ++kept.count;
+}
+
+// Whether one kept box has IoU > threshold with `box`.
+bool overlap(const NmsWorkspace::Kept& kept, std::size_t j, const float* box, float area, float threshold) noexcept {
+    const float width = std::min(kept.x2[j], box[2]) - std::max(kept.x1[j], box[0]);
+    const float height = std::min(kept.y2[j], box[3]) - std::max(kept.y1[j], box[1]);
+    const float intersection = std::max(width, 0.0F) * std::max(height, 0.0F);
+    return intersection / ((area + kept.area[j]) - intersection) > threshold;
 }
 
 BoxesSoa view(const NmsWorkspace::Kept& kept) noexcept {
@@ -135,13 +175,13 @@ class Grid {
         mask_ = buckets - 1;
     }
 
-    void add(const float* box, float area) {
+    void add(const float* box, float area, std::uint32_t position) {
         const Extent extent = extent_of(box);
         const Cells cells = cells_around(extent, extent.level, entry_reach_);
         for (std::int64_t row = cells.row_from; row <= cells.row_to; ++row) {
             for (std::int64_t column = cells.column_from; column <= cells.column_to; ++column) {
                 std::uint32_t& head = workspace_.grid_heads[bucket_of(extent.level, column, row)];
-                workspace_.grid_entries.push_back({box[0], box[1], box[2], box[3], area, head});
+                workspace_.grid_entries.push_back({box[0], box[1], box[2], box[3], area, position, head});
                 head = static_cast<std::uint32_t>(workspace_.grid_entries.size() - 1);
             }
         }
@@ -150,8 +190,8 @@ class Grid {
         highest_ = std::max(highest_, extent.level);
     }
 
-    // Whether a kept box has IoU > threshold with `box`.
-    [[nodiscard]] bool overlaps(const NmsWorkspace::Kept& kept, const float* box, float area,
+    // The position of a kept box that has IoU > threshold with `box`, or kNone.
+    [[nodiscard]] std::uint32_t find_overlap(const NmsWorkspace::Kept& kept, const float* box, float area,
                                 const Kernels& kernel) const noexcept {
         const Extent extent = extent_of(box);
         const unsigned from = std::max(lowest_, level_of(extent.longer * ratio_));
@@ -163,15 +203,17 @@ class Grid {
             const double visits = static_cast<double>(cells.column_to - cells.column_from + 1) *
                                   static_cast<double>(cells.row_to - cells.row_from + 1);
             if (visits > 16.0 + static_cast<double>(kept.count) / 8.0) {
-                return kernel.any_overlap(view(kept), kept.count, box, area, threshold_);
+                const std::size_t at = kernel.find_overlap(view(kept), kept.count, box, area, threshold_);
+                return at < kept.count ? static_cast<std::uint32_t>(at) : kNone;
             }
             for (std::int64_t row = cells.row_from; row <= cells.row_to; ++row) {
                 for (std::int64_t column = cells.column_from; column <= cells.column_to; ++column) {
-                    if (bucket_overlaps(bucket_of(level, column, row), box, area)) return true;
+                    const std::uint32_t at = find_in_bucket(bucket_of(level, column, row), box, area);
+                    if (at != kNone) return at;
                 }
             }
         }
-        return false;
+        return kNone;
     }
 
   private:
@@ -239,7 +281,7 @@ class Grid {
         return static_cast<std::size_t>(hash * 0xBF58476D1CE4E5B9U >> 32U) & mask_;
     }
 
-    [[nodiscard]] bool bucket_overlaps(std::size_t bucket, const float* box, float area) const noexcept {
+    [[nodiscard]] std::uint32_t find_in_bucket(std::size_t bucket, const float* box, float area) const noexcept {
         const float loose_bound = loose_iou_bound(threshold_, area);
         for (std::uint32_t j = workspace_.grid_heads[bucket]; j != kNone;) {
             const NmsWorkspace::GridEntry& entry = workspace_.grid_entries[j];
@@ -247,11 +289,11 @@ class Grid {
             const float height = std::min(entry.y2, box[3]) - std::max(entry.y1, box[1]);
             const float intersection = std::max(width, 0.0F) * std::max(height, 0.0F);
             const float joined = (area + entry.area) - intersection;
-            // One branch that is seldom taken; the division decides, as in Kernels::any_overlap.
-            if (intersection > loose_bound * joined && intersection / joined > threshold_) return true;
+            // One branch that is seldom taken; the division decides, as in Kernels::find_overlap.
+            if (intersection > loose_bound * joined && intersection / joined > threshold_) return entry.position;
             j = entry.next;
         }
-        return false;
+        return kNone;
     }
 
     NmsWorkspace& workspace_;
@@ -307,6 +349,7 @@ std::size_t nms_sorted(const float* boxes_xyxy, std::size_t n, double iou_thresh
     const std::size_t wanted = keep_top_k == 0 ? n : std::min(n, keep_top_k);
     NmsWorkspace::Kept& kept = workspace.kept;
     kept.count = 0;
+    Hints hints;
     std::optional<Grid> grid;
     std::size_t found = 0;
     for (std::size_t i = 0; i < n && found < wanted; ++i) {
@@ -316,17 +359,28 @@ std::size_t nms_sorted(const float* boxes_xyxy, std::size_t n, double iou_thresh
         const float area = width * height;
         // A box without area, or one that is not finite, overlaps nothing: it is kept and never asked again.
         if (width > 0.0F && height > 0.0F && area > 0.0F && area <= std::numeric_limits<float>::max()) {
-            const bool suppressed = grid ? grid->overlaps(kept, box, area, kernel)
-                                         : kernel.any_overlap(view(kept), kept.count, box, area, threshold);
-            if (suppressed) continue;
+            std::uint32_t& hint = hints.at(box);
+            if (kept.count > 0 && overlap(kept, hint, box, area, threshold)) continue;
+            std::uint32_t suppressor = kNone;
+            if (grid) {
+                suppressor = grid->find_overlap(kept, box, area, kernel);
+            } else {
+                const std::size_t at = kernel.find_overlap(view(kept), kept.count, box, area, threshold);
+                if (at < kept.count) suppressor = static_cast<std::uint32_t>(at);
+            }
+            if (suppressor != kNone) {
+                hint = suppressor;
+                continue;
+            }
+            hint = static_cast<std::uint32_t>(kept.count);
             append_kept(kept, box, area);
             if (grid) {
-                grid->add(box, area);
+                grid->add(box, area, hint);
             } else if (kept.count == kNmsGridFrom) {
                 grid.emplace(threshold, workspace, wanted);
-                for (std::size_t j = 0; j < kept.count; ++j) {
-                    const float earlier[4] = {kept.x1[j], kept.y1[j], kept.x2[j], kept.y2[j]};
-                    grid->add(earlier, kept.area[j]);
+                for (std::size_t k = 0; k < kept.count; ++k) {
+                    const float earlier[4] = {kept.x1[k], kept.y1[k], kept.x2[k], kept.y2[k]};
+                    grid->add(earlier, kept.area[k], static_cast<std::uint32_t>(k));
                 }
             }
         }

@@ -44,9 +44,9 @@ struct Kernels {
                          float* boxes) noexcept;
     void (*decode_landmarks)(const float* deltas, const float* anchors, std::size_t n, Variances variances,
                              float* landmarks) noexcept;
-    // Whether any of `count` boxes has IoU > threshold with `box` (x1, y1, x2, y2, positive finite area).
-    bool (*any_overlap)(const BoxesSoa& boxes, std::size_t count, const float* box, float area,
-                        float threshold) noexcept;
+    // The first of `count` boxes that has IoU > threshold with `box` (x1, y1, x2, y2, positive finite area), or `count`.
+    std::size_t (*find_overlap)(const BoxesSoa& boxes, std::size_t count, const float* box, float area,
+                                float threshold) noexcept;
 };
 
 extern const Kernels kScalarKernels;

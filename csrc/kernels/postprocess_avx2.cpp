@@ -60,6 +60,9 @@ __m256 exponential(__m256 x) noexcept {
     return _mm256_blendv_ps(result, x, nan);
 }
 
+// Of a mask that is not 0.
+unsigned lowest_bit(unsigned mask) noexcept { return static_cast<unsigned>(_mm_popcnt_u32((mask & (~mask + 1U)) - 1U)); }
+
 // Appends the lanes of `values` that `mask` selects, and their indices, in lane order.
 std::size_t append(unsigned mask, __m256 values, std::uint32_t first, std::uint32_t* index, float* value) noexcept {
     const __m128i packed = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kCompress.lanes[mask]));
@@ -207,7 +210,8 @@ void decode_landmarks(const float* deltas, const float* anchors, std::size_t n, 
     }
 }
 
-bool any_overlap(const BoxesSoa& boxes, std::size_t count, const float* box, float area, float threshold) noexcept {
+std::size_t find_overlap(const BoxesSoa& boxes, std::size_t count, const float* box, float area,
+                         float threshold) noexcept {
     const __m256 left = _mm256_broadcast_ss(box);
     const __m256 top = _mm256_broadcast_ss(box + 1);
     const __m256 right = _mm256_broadcast_ss(box + 2);
@@ -227,14 +231,15 @@ bool any_overlap(const BoxesSoa& boxes, std::size_t count, const float* box, flo
         const __m256 near = _mm256_cmp_ps(intersection, _mm256_mul_ps(unions, loose_bound), _CMP_GT_OQ);
         if (_mm256_testz_ps(near, near) != 0) continue;
         const __m256 over = _mm256_cmp_ps(_mm256_div_ps(intersection, unions), bound, _CMP_GT_OQ);
-        if (_mm256_movemask_ps(over) != 0) return true;
+        const auto mask = static_cast<unsigned>(_mm256_movemask_ps(over));
+        if (mask != 0) return j + static_cast<std::size_t>(lowest_bit(mask));
     }
-    return false;
+    return count;
 }
 
 }  // namespace
 
 const Kernels kAvx2Kernels = {scan_logits,  scan_probabilities, sigmoid,
-                              decode_boxes, decode_landmarks,   any_overlap};
+                              decode_boxes, decode_landmarks,   find_overlap};
 
 }  // namespace retinaface

@@ -93,7 +93,8 @@ void decode_landmarks(const float* deltas, const float* anchors, std::size_t n, 
     }
 }
 
-bool any_overlap(const BoxesSoa& boxes, std::size_t count, const float* box, float area, float threshold) noexcept {
+std::size_t find_overlap(const BoxesSoa& boxes, std::size_t count, const float* box, float area,
+                         float threshold) noexcept {
     for (std::size_t j = 0; j < count; ++j) {
         const float right = boxes.x2[j] < box[2] ? boxes.x2[j] : box[2];
         const float bottom = boxes.y2[j] < box[3] ? boxes.y2[j] : box[3];
@@ -104,14 +105,14 @@ bool any_overlap(const BoxesSoa& boxes, std::size_t count, const float* box, flo
         if (!(width > 0.0F) || !(height > 0.0F)) continue;
         const float intersection = width * height;
         const float iou = intersection / ((area + boxes.area[j]) - intersection);
-        if (iou > threshold) return true;
+        if (iou > threshold) return j;
     }
-    return false;
+    return count;
 }
 
 }  // namespace
 
 const Kernels kScalarKernels = {scan_logits,  scan_probabilities, sigmoid,
-                                decode_boxes, decode_landmarks,   any_overlap};
+                                decode_boxes, decode_landmarks,   find_overlap};
 
 }  // namespace retinaface

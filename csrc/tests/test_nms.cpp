@@ -151,8 +151,8 @@ void overlap_kernel_same_as_scalar() {
         const float box_area = (box[2] - box[0]) * (box[3] - box[1]);
         const BoxesSoa boxes{x1, y1, x2, y2, area};
         for (const float threshold : {0.0F, 0.1F, 0.3999999F, 0.5F, 0.9F, 1.0F}) {
-            CHECK(kernels().any_overlap(boxes, count, box, box_area, threshold) ==
-                  kScalarKernels.any_overlap(boxes, count, box, box_area, threshold));
+            CHECK(kernels().find_overlap(boxes, count, box, box_area, threshold) ==
+                  kScalarKernels.find_overlap(boxes, count, box, box_area, threshold));
         }
     }
 }

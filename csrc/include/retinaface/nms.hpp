@@ -27,7 +27,7 @@ class NmsWorkspace {
     };
     struct GridEntry {
         float x1, y1, x2, y2, area;
-        std::uint32_t next;
+        std::uint32_t position, next;
     };
     Kept kept;
     std::vector<std::uint32_t> grid_heads;
