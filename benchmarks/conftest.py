@@ -48,6 +48,7 @@ def quiet_4k() -> scenes.Scene:
     return _or_skip(scenes.quiet_4k, "")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     session = getattr(config, "_benchmarksession", None)
     groups: dict[str, dict[str, float]] = defaultdict(dict)

@@ -1,4 +1,4 @@
-"""The fused post-processing against the ways of today; `python -m benchmarks.postprocess` has the careful table."""
+"""The fused post-processing against the ways of today; `benchmarks.postprocess` has the careful table."""
 
 from __future__ import annotations
 
