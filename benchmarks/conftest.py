@@ -26,6 +26,7 @@ def _or_skip(make: Callable[[], scenes.Scene | None], reason: str) -> scenes.Sce
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
+    # BLAS may have more, which nothing here is large enough to use.
     measure.use_one_thread()
 
 

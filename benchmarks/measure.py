@@ -23,8 +23,12 @@ clock = time.perf_counter if platform.system() == "Windows" else time.thread_tim
 ROUND_SECONDS = 2e-3
 
 
+#: What libraries of linear algebra read when they are loaded.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
 def use_one_thread() -> None:
-    """One thread for OpenCV and torch: ratios are of work, not of cores. BLAS has it from `__init__`."""
+    """One thread for OpenCV and torch: ratios are of work, not of cores. For BLAS, see `ONE_THREAD`."""
     try:
         import cv2
     except ImportError:
