@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 from typing import TYPE_CHECKING, TypeVar
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
