@@ -51,8 +51,8 @@ def postprocess(
 
     One pass: the scores are compared with the threshold as logits; only what passes is decoded, with its
     anchor computed from its index; the top_k are ordered and suppressed, and the landmarks of the kept ones
-    decoded. Each output is an array over all levels, or a list or tuple with one array for each level. float32 arrays
-    whose rows are contiguous are read in place, and the GIL is released.
+    decoded. Each output is an array over all levels, or a list or tuple with one array for each level.
+    float32 arrays whose rows are contiguous are read in place, and the GIL is released.
 
     A candidate has score > score_threshold, where the score is the sigmoid of face logit - background logit,
     or the face probability; NaN is none. Candidates compete by score, equal ones by index. Those among the
