@@ -31,7 +31,8 @@ ROOMS = [
     ("compare",),
     ("evaluation",),
     ("training",),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 ]
 RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}
 
