@@ -1,0 +1,202 @@
+"""Weights by name or path, whatever the format; and the file format of this package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retinaface_fast.errors import WeightsError
+from retinaface_fast.network.config import CONFIGS, RetinaFaceConfig
+
+from .download import download
+from .model_weights import ModelWeights, make_weights
+from .onnx_file import read_onnx
+from .registry import REGISTRY
+from .safetensors_file import read_safetensors, write_safetensors
+from .state_dict import translate_state_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["FORMAT_VERSION", "bundled_path", "load_weights", "save_weights"]
+
+#: Version of what `save_weights` writes; a reader refuses a newer one.
+FORMAT_VERSION = 1
+
+_FORMAT_KEY = "retinaface_fast.format"
+_CONFIG_KEY = "retinaface_fast.config"
+_TORCH_SUFFIXES = (".ckpt", ".pt", ".pth")
+_SUFFIXES = (".safetensors", ".onnx", *_TORCH_SUFFIXES)
+#: The weights that travel inside the package.
+_BUNDLED_NAME = "mobilenet0.25"
+_BUNDLED_FILE = f"{_BUNDLED_NAME}.safetensors"
+
+
+def load_weights(source: str | os.PathLike[str], *, config: RetinaFaceConfig | None = None) -> ModelWeights:
+    """Load weights and check them against the network, tensor by tensor.
+
+    Args:
+        source: A name of `REGISTRY`, taken from the package, the cache, or the publisher, in this order; or
+            the path of a file: `.safetensors`, `.onnx`, or a torch state dict (`.pth`, `.pt`, `.ckpt`). For a
+            path, nothing is ever downloaded.
+        config: The network that the weights must fit. By default the file says so itself, or its tensors are
+            compared with those of `retinaface_fast.network.CONFIGS`.
+
+    Returns:
+        The weights, with batch norm folded in.
+
+    Raises:
+        ValueError: If the source is neither a known name nor looks like a path.
+        WeightsError: If the file is missing or damaged, does not fit the network (the message names the
+            tensors), holds values that are not finite, cannot be downloaded, or is a pickle that holds more
+            than tensors. No code in a file is ever run.
+        MissingDependencyError: If an ONNX file is read and `onnx` is not installed.
+
+    Example:
+        >>> from retinaface_fast.weights import load_weights
+        >>> load_weights("no such model")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: source: expected one of mobilenet0.25, ... or the path of a .safetensors, ... got 'no such
+            model'
+    """
+    if isinstance(source, str) and source in REGISTRY:
+        return _load_published(source, config)
+    path = Path(source)
+    if isinstance(source, str) and path.suffix not in _SUFFIXES and path.name == source and not path.exists():
+        raise ValueError(
+            f"source: expected one of {', '.join(REGISTRY)} or the path of a {', '.join(_SUFFIXES)} file, "
+            f"got {source!r}"
+        )
+    return _load_file(path, config)
+
+
+def save_weights(weights: ModelWeights, path: str | os.PathLike[str]) -> None:
+    """Write weights as safetensors, from which `load_weights` restores them with nothing else.
+
+    The bytes depend on the weights alone. What cannot be told from the tensors goes into the metadata: format
+    version, network, pixel mean, channel order, anchors, and whatever `weights.metadata` holds, such as
+    licence and provenance. The file appears in one step or not at all.
+
+    Args:
+        weights: What to write.
+        path: Where; an existing file is replaced.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    config = weights.config
+    metadata = {
+        **weights.metadata,
+        _FORMAT_KEY: str(FORMAT_VERSION),
+        _CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True),
+        # For other programs and for people; this package reads the config.
+        "anchors": json.dumps(config.to_dict()["anchors"], sort_keys=True),
+        "channel_order": "bgr",
+        "mean_bgr": json.dumps(list(config.mean_bgr)),
+        "variances": json.dumps(list(config.variances)),
+        "batch_norm": "folded",
+    }
+    target = Path(path)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(write_safetensors(weights.tensors, metadata))
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def bundled_path() -> Path | None:
+    """Path of the weights that travel inside the package, or None if this build has none."""
+    from retinaface_fast import weights
+
+    return _find_bundled(weights.__path__)
+
+
+def _find_bundled(folders: Iterable[str]) -> Path | None:
+    # An editable install has two folders: the checkout, and site-packages, where the build put its own files.
+    for folder in folders:
+        path = Path(folder, "bundled", _BUNDLED_FILE)
+        if path.is_file():
+            return path
+    return None
+
+
+def _load_published(name: str, config: RetinaFaceConfig | None) -> ModelWeights:
+    entry = REGISTRY[name]
+    config = config or CONFIGS[entry.config_name]
+    if name == _BUNDLED_NAME:
+        bundled = bundled_path()
+        if bundled is not None:
+            return _load_file(bundled, config)
+    path = download(name)
+    weights = _load_file(path, config)
+    if weights.sha256 != entry.sha256:
+        raise WeightsError(f"{path} changed while it was read: its sha256 is {weights.sha256}")
+    return ModelWeights(
+        weights.tensors,
+        weights.config,
+        {**weights.metadata, "name": name, "licence": entry.licence, "upstream_url": entry.url},
+        weights.source,
+        weights.sha256,
+    )
+
+
+def _load_file(path: Path, config: RetinaFaceConfig | None) -> ModelWeights:
+    source = str(path)
+    if path.suffix not in _SUFFIXES:
+        raise WeightsError(
+            f"{source}: the format {path.suffix!r} is unknown; known are {', '.join(_SUFFIXES)}"
+        )
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise WeightsError(f"{source} does not exist") from error
+    except OSError as error:
+        raise WeightsError(f"{source} cannot be read: {error.strerror}") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if path.suffix == ".safetensors":
+        return _from_safetensors(data, config, source, digest)
+    if path.suffix == ".onnx":
+        translated = read_onnx(data, config=config, source=source)
+    else:
+        from .torch_file import read_torch
+
+        translated = translate_state_dict(read_torch(data, source=source), config=config, source=source)
+    return make_weights(
+        translated.tensors,
+        translated.config,
+        metadata={"upstream_file": path.name, "upstream_sha256": digest},
+        source=source,
+        sha256=digest,
+        foreign_names=translated.foreign_names,
+    )
+
+
+def _from_safetensors(data: bytes, config: RetinaFaceConfig | None, source: str, digest: str) -> ModelWeights:
+    tensors, metadata = read_safetensors(data, source=source)
+    names: dict[str, str] = {}
+    if _FORMAT_KEY in metadata:
+        stored = _stored_config(metadata, source)
+        # The name is a label; what decides is the structure.
+        if config is not None and {**stored.to_dict(), "name": ""} != {**config.to_dict(), "name": ""}:
+            raise WeightsError(f"{source} holds the network {stored.name!r}, not {config.name!r}")
+        config = stored
+        metadata = {key: value for key, value in metadata.items() if key not in (_FORMAT_KEY, _CONFIG_KEY)}
+    else:
+        tensors, config, names = translate_state_dict(tensors, config=config, source=source)
+    return make_weights(tensors, config, metadata=metadata, source=source, sha256=digest, foreign_names=names)
+
+
+def _stored_config(metadata: dict[str, str], source: str) -> RetinaFaceConfig:
+    version = metadata[_FORMAT_KEY]
+    if version != str(FORMAT_VERSION):
+        raise WeightsError(
+            f"{source} has format version {version!r}, and this release reads {FORMAT_VERSION}: install a newer one"
+        )
+    try:
+        return RetinaFaceConfig.from_dict(json.loads(metadata[_CONFIG_KEY]))
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"{source}: its metadata describes no network ({error})") from error

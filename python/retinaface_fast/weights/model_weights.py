@@ -1,0 +1,126 @@
+"""Weights in memory, and the strict comparison with what the network needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retinaface_fast.errors import WeightsError
+from retinaface_fast.network.folding import fold_batch_norm
+from retinaface_fast.network.layout import tensor_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retinaface_fast._typing import AnyArray, FloatArray
+    from retinaface_fast.network.config import RetinaFaceConfig
+
+__all__ = ["ModelWeights"]
+
+_NAMED_AT_MOST = 5
+
+
+@dataclass(frozen=True, eq=False)
+class ModelWeights:
+    """Everything an engine needs: folded tensors, the network they belong to, where they come from.
+
+    Attributes:
+        tensors: float32, read-only and finite, by canonical name; batch norm is folded in. Exactly the names
+            and shapes of `tensor_shapes(config, folded=True)`.
+        config: The network.
+        metadata: What the file says about itself: licence, provenance, conventions.
+        source: Path of the file.
+        sha256: Digest of the file, hexadecimal.
+    """
+
+    tensors: Mapping[str, FloatArray]
+    config: RetinaFaceConfig
+    metadata: Mapping[str, str]
+    source: str
+    sha256: str
+
+    def __repr__(self) -> str:
+        return (
+            f"ModelWeights({self.config.name!r}, {len(self.tensors)} tensors, "
+            f"source={self.source!r}, sha256={self.sha256[:12]!r}…)"
+        )
+
+
+def make_weights(
+    tensors: Mapping[str, AnyArray],
+    config: RetinaFaceConfig,
+    *,
+    metadata: Mapping[str, str],
+    source: str,
+    sha256: str,
+    foreign_names: Mapping[str, str] | None = None,
+) -> ModelWeights:
+    """Check tensors against a config, fold batch norm and freeze the result.
+
+    Args:
+        tensors: By canonical name, folded or not.
+        config: The network.
+        metadata: What the file says about itself.
+        source: Path of the file, for messages.
+        sha256: Digest of the file.
+        foreign_names: What the file calls the tensors, by canonical name, for messages.
+
+    Raises:
+        WeightsError: If a tensor is missing, surplus, misshapen, not of a floating type or not finite.
+    """
+    foreign_names = foreign_names or {}
+    folded = not any(".norm." in name for name in tensors)
+    expected = tensor_shapes(config, folded=folded)
+    complaints = compare(tensors, expected, foreign_names)
+    if complaints:
+        raise WeightsError(f"{source} does not fit the network {config.name!r}: {'; '.join(complaints)}")
+    for name, tensor in tensors.items():
+        label = label_of(name, foreign_names)
+        if not np.issubdtype(tensor.dtype, np.floating):
+            raise WeightsError(f"{source}: {label} is {tensor.dtype}, expected a floating type")
+        if not np.isfinite(tensor).all():
+            raise WeightsError(f"{source}: {label} holds NaN or infinite values")
+        if name.endswith(".norm.running_var") and (tensor < 0).any():
+            raise WeightsError(f"{source}: {label} holds negative variances")
+    frozen = {}
+    for name, array in sorted(fold_batch_norm(tensors).items()):
+        if not np.isfinite(array).all():
+            raise WeightsError(f"{source}: {name} is not finite once batch norm is folded in")
+        view = array.view()
+        view.flags.writeable = False
+        frozen[name] = view
+    return ModelWeights(MappingProxyType(frozen), config, MappingProxyType(dict(metadata)), source, sha256)
+
+
+def compare(
+    tensors: Mapping[str, AnyArray],
+    expected: Mapping[str, tuple[int, ...]],
+    foreign_names: Mapping[str, str],
+) -> list[str]:
+    """What is wrong with the names and shapes of tensors, one phrase per kind; empty if nothing is."""
+    missing = [name for name in expected if name not in tensors]
+    surplus = [name for name in tensors if name not in expected]
+    misshapen = [
+        f"{label_of(name, foreign_names)} is {tensors[name].shape} instead of {shape}"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    complaints = []
+    for kind, labels in (
+        ("missing", [label_of(name, foreign_names) for name in missing]),
+        ("surplus", [label_of(name, foreign_names) for name in surplus]),
+        ("misshapen", misshapen),
+    ):
+        if labels:
+            more = f" and {len(labels) - _NAMED_AT_MOST} more" if len(labels) > _NAMED_AT_MOST else ""
+            complaints.append(f"{kind}: {', '.join(labels[:_NAMED_AT_MOST])}{more}")
+    return complaints
+
+
+def label_of(name: str, foreign_names: Mapping[str, str]) -> str:
+    """A tensor's canonical name and, where it differs, what the file calls it."""
+    foreign = foreign_names.get(name, name)
+    return name if foreign == name else f"{name} ({foreign} in the file)"
