@@ -14,8 +14,7 @@ namespace retinaface {
 
 namespace {
 
-constexpr std::size_t kSoaPadding = 8;
-constexpr std::size_t kHintFrom = 32;
+constexpr std::size_t kSoaPadding = 16;
 constexpr std::uint32_t kNone = 0xFFFFFFFFU;
 
 // --- order
@@ -96,67 +95,36 @@ std::size_t drop_far_behind(std::uint64_t* keys, std::size_t n, std::size_t top_
 // --- suppression
 // -------------------------------------------------------------------------------------------------------
 
-// For a place and size, the position of the kept box that suppressed the last candidate there. Most
-// candidates are neighbours of a face that is kept already, and fall to the first box that is tried.
-class Hints {
-  public:
-    Hints() noexcept { positions_.fill(0); }
-
-    [[nodiscard]] std::uint32_t& at(const float* box) noexcept {
-        const float width = box[2] - box[0];
-        std::uint32_t bits = 0;
-        std::memcpy(&bits, &width, sizeof bits);
-        // Cells as wide as the power of two at or below the width; the widest and narrowest boxes share a
-        // scale.
-        const std::uint32_t exponent = std::min(std::max(bits >> 23U, 64U), 190U);
-        const std::uint32_t inverse_bits = (254U - exponent) << 23U;
-        float inverse = 0.0F;
-        std::memcpy(&inverse, &inverse_bits, sizeof inverse);
-        const std::uint32_t column = cell_of((box[0] + box[2]) * inverse);
-        const std::uint32_t row = cell_of((box[1] + box[3]) * inverse);
-        const std::uint32_t hash = column * 0x9E3779B1U + row * 0x85EBCA77U + exponent * 0xC2B2AE3DU;
-        return positions_[hash >> (32U - kBits)];
+void make_room(NmsWorkspace::Kept& kept, std::size_t boxes) {
+    const std::size_t padded = (boxes + kSoaPadding - 1) / kSoaPadding * kSoaPadding;
+    if (kept.boxes.size() < boxes) kept.boxes.resize(boxes);
+    for (std::vector<float>* side : {&kept.x1, &kept.y1, &kept.x2, &kept.y2, &kept.area}) {
+        if (side->size() < padded) side->resize(padded);
     }
-
-  private:
-    static constexpr unsigned kBits = 11;
-
-    static std::uint32_t cell_of(float twice_center) noexcept {
-        const float near = std::min(std::max(twice_center * 0.5F, -1e9F), 1e9F);
-        return static_cast<std::uint32_t>(static_cast<std::int32_t>(near));
-    }
-
-    std::array<std::uint32_t, std::size_t{1} << kBits> positions_;
-};
-
-// Whether kept box j has IoU > threshold with `box`.
-bool overlaps(const NmsWorkspace::Kept& kept, std::size_t j, const float* box, float area,
-              float threshold) noexcept {
-    const float width = std::min(kept.x2[j], box[2]) - std::max(kept.x1[j], box[0]);
-    const float height = std::min(kept.y2[j], box[3]) - std::max(kept.y1[j], box[1]);
-    const float intersection = std::max(width, 0.0F) * std::max(height, 0.0F);
-    return intersection / ((area + kept.area[j]) - intersection) > threshold;
 }
 
-void append_kept(NmsWorkspace::Kept& kept, const float* box, float area) {
-    if (kept.count == kept.area.size()) {
-        const std::size_t size = std::max<std::size_t>(64, 2 * kept.count);
-        for (std::vector<float>* side : {&kept.x1, &kept.y1, &kept.x2, &kept.y2, &kept.area}) {
-            side->resize(size, 0.0F);
-        }
-    }
-    // The vector that the box falls into is read as a whole: what an earlier call left there must go.
+void append(NmsWorkspace::Kept& kept, const float* box, float area) noexcept {
+    // The vectors that the box falls into are read as a whole: what an earlier call left there must go.
     if (kept.count % kSoaPadding == 0) {
         for (std::vector<float>* side : {&kept.x1, &kept.y1, &kept.x2, &kept.y2, &kept.area}) {
             std::fill_n(side->data() + kept.count, kSoaPadding, 0.0F);
         }
     }
+    kept.boxes[kept.count] = {box[0], box[1], box[2], box[3], area};
     kept.x1[kept.count] = box[0];
     kept.y1[kept.count] = box[1];
     kept.x2[kept.count] = box[2];
     kept.y2[kept.count] = box[3];
     kept.area[kept.count] = area;
     ++kept.count;
+}
+
+// Whether a kept box has IoU > threshold with `box`.
+bool overlaps(const NmsWorkspace::KeptBox& kept, const float* box, float area, float threshold) noexcept {
+    const float width = std::min(kept.x2, box[2]) - std::max(kept.x1, box[0]);
+    const float height = std::min(kept.y2, box[3]) - std::max(kept.y1, box[1]);
+    const float intersection = std::max(width, 0.0F) * std::max(height, 0.0F);
+    return intersection / ((area + kept.area) - intersection) > threshold;
 }
 
 BoxesSoa view(const NmsWorkspace::Kept& kept) noexcept {
@@ -374,31 +342,41 @@ std::size_t nms_sorted(const float* boxes_xyxy, std::size_t n, double iou_thresh
     const std::size_t wanted = keep_top_k == 0 ? n : std::min(n, keep_top_k);
     NmsWorkspace::Kept& kept = workspace.kept;
     kept.count = 0;
-    Hints hints;
+    make_room(kept, wanted);
+    if (workspace.areas.size() < n) {
+        workspace.areas.resize(n);
+        workspace.cells.resize(n);
+    }
+    float* const areas = workspace.areas.data();
+    std::uint32_t* const cells = workspace.cells.data();
+    kernel.measure_boxes(boxes_xyxy, n, areas, cells);
+    const NmsWorkspace::KeptBox* const kept_boxes = kept.boxes.data();
+    // For a place and size, the position of the kept box that suppressed the last candidate there. Most
+    // candidates are neighbours of a face that is kept already, and fall to the first box that is tried.
+    std::array<std::uint32_t, kHintCells> hints;
+    hints.fill(0);
     std::optional<Grid> grid;
     std::size_t found = 0;
     for (std::size_t i = 0; i < n && found < wanted; ++i) {
         const float* const box = boxes_xyxy + 4 * i;
-        const float width = box[2] - box[0];
-        const float height = box[3] - box[1];
-        const float area = width * height;
+        const float area = areas[i];
         // A box without area, or one that is not finite, overlaps nothing: it is kept and never asked again.
-        if (width > 0.0F && height > 0.0F && area > 0.0F && area <= std::numeric_limits<float>::max()) {
-            // A few kept boxes are compared at once sooner than a hint is looked up.
-            std::uint32_t* const hint = kept.count >= kHintFrom ? &hints.at(box) : nullptr;
-            if (hint != nullptr && overlaps(kept, *hint, box, area, threshold)) continue;
+        if (area > 0.0F) {
+            std::uint32_t& hint = hints[cells[i]];
+            if (kept.count > 0 && overlaps(kept_boxes[hint], box, area, threshold)) continue;
             const std::size_t at = grid ? grid->find_overlap(kept, box, area, kernel)
                                         : kernel.find_overlap(view(kept), kept.count, box, area, threshold);
-            if (hint != nullptr) *hint = static_cast<std::uint32_t>(at);
+            hint = static_cast<std::uint32_t>(at);
             if (at < kept.count) continue;
-            append_kept(kept, box, area);
+            append(kept, box, area);
             if (grid) {
-                grid->add(box, area, static_cast<std::uint32_t>(kept.count - 1));
+                grid->add(box, area, hint);
             } else if (kept.count == kNmsGridFrom) {
                 grid.emplace(threshold, workspace, wanted);
                 for (std::size_t k = 0; k < kept.count; ++k) {
-                    const float earlier[4] = {kept.x1[k], kept.y1[k], kept.x2[k], kept.y2[k]};
-                    grid->add(earlier, kept.area[k], static_cast<std::uint32_t>(k));
+                    const NmsWorkspace::KeptBox& earlier = kept_boxes[k];
+                    const float sides[4] = {earlier.x1, earlier.y1, earlier.x2, earlier.y2};
+                    grid->add(sides, earlier.area, static_cast<std::uint32_t>(k));
                 }
             }
         }

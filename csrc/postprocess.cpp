@@ -118,7 +118,8 @@ bool is_finite(const float* box) noexcept {
 std::size_t Workspace::capacity_bytes() const noexcept {
     const std::size_t floats = boxes.capacity() + scores.capacity() + landmarks.capacity() +
                                candidate_score_.capacity() + decoded_.capacity() +
-                               nms_.sorted_boxes.capacity() + 5 * nms_.kept.area.capacity();
+                               nms_.sorted_boxes.capacity() + nms_.areas.capacity() +
+                               10 * nms_.kept.area.capacity();
     const std::size_t integers = candidate_index_.capacity() + order_.capacity() + rank_.capacity() +
                                  kept_.capacity() + nms_.grid_heads.capacity() +
                                  7 * nms_.grid_entries.capacity();

@@ -99,7 +99,7 @@ inline FloatView float_view(const ArgumentName& name, const py::handle& object,
         usable = usable && (array.shape(axis) <= 1 || fits);
         step *= array.shape(axis);
     }
-    if (!usable) array = FloatArray(array);
+    if (!usable) array = py::array(array.attr("copy")("C"));  // aligned, which a conversion would not see to
     FloatView view;
     view.data = static_cast<const float*>(array.data());
     view.length = static_cast<std::size_t>(array.shape(0));

@@ -13,7 +13,7 @@ namespace retinaface {
 // What a scan may write past the last candidate: SIMD levels store whole vectors.
 inline constexpr std::size_t kScanSlack = 8;
 
-// Boxes, structure of arrays; readable up to the next multiple of 8, where the padding is boxes of zeros.
+// Boxes, structure of arrays; readable up to the next multiple of 16, where the padding is boxes of zeros.
 struct BoxesSoa {
     const float* x1;
     const float* y1;
@@ -21,6 +21,17 @@ struct BoxesSoa {
     const float* y2;
     const float* area;
 };
+
+// Cells of the hints of NMS (see nms.cpp): as wide as the power of two at or below the width of a box; the
+// widest and the narrowest boxes share a scale.
+inline constexpr unsigned kHintBits = 11;
+inline constexpr std::size_t kHintCells = std::size_t{1} << kHintBits;
+inline constexpr std::uint32_t kHintLowestExponent = 64;
+inline constexpr std::uint32_t kHintHighestExponent = 190;
+inline constexpr std::uint32_t kHintColumnFactor = 0x9E3779B1U;
+inline constexpr std::uint32_t kHintRowFactor = 0x85EBCA77U;
+inline constexpr std::uint32_t kHintExponentFactor = 0xC2B2AE3DU;
+inline constexpr float kHintFarthestCell = 1e9F;
 
 // Division decides an IoU, but costs as much as all the rest of it: it is left out where
 // intersection > loose_iou_bound * union says that the IoU does not come near the threshold. Two roundings
@@ -45,6 +56,9 @@ struct Kernels {
                          float* boxes) noexcept;
     void (*decode_landmarks)(const float* deltas, const float* anchors, std::size_t n, Variances variances,
                              float* landmarks) noexcept;
+    // What suppression asks of n boxes (n, 4): the area, 0 unless both sides are positive and the area is
+    // finite; and a hash below kHintCells of the place and size of the box, 0 where the area is.
+    void (*measure_boxes)(const float* boxes, std::size_t n, float* area, std::uint32_t* cell) noexcept;
     // The first of `count` boxes that has IoU > threshold with `box` (x1, y1, x2, y2, positive finite area),
     // or `count`.
     std::size_t (*find_overlap)(const BoxesSoa& boxes, std::size_t count, const float* box, float area,

@@ -227,6 +227,96 @@ void decode_landmarks(const float* deltas, const float* anchors, std::size_t n, 
     }
 }
 
+__m256i hint_coordinate(__m256 value) noexcept {
+    const __m256 limit = _mm256_set1_ps(kHintFarthestCell);
+    return _mm256_cvttps_epi32(
+        _mm256_min_ps(_mm256_max_ps(value, _mm256_sub_ps(_mm256_setzero_ps(), limit)), limit));
+}
+
+void measure_8_boxes(const float* boxes, float* area, std::uint32_t* cell) noexcept {
+    // Rows of two boxes each -> x1, y1, x2, y2 of eight, in the lane order 0 2 4 6 1 3 5 7.
+    const __m256 row_01 = _mm256_loadu_ps(boxes);
+    const __m256 row_23 = _mm256_loadu_ps(boxes + kLanes);
+    const __m256 row_45 = _mm256_loadu_ps(boxes + 2 * kLanes);
+    const __m256 row_67 = _mm256_loadu_ps(boxes + 3 * kLanes);
+    const __m256 low_0123 = _mm256_unpacklo_ps(row_01, row_23);
+    const __m256 high_0123 = _mm256_unpackhi_ps(row_01, row_23);
+    const __m256 low_4567 = _mm256_unpacklo_ps(row_45, row_67);
+    const __m256 high_4567 = _mm256_unpackhi_ps(row_45, row_67);
+    const __m256 x1 = _mm256_shuffle_ps(low_0123, low_4567, 0x44);
+    const __m256 y1 = _mm256_shuffle_ps(low_0123, low_4567, 0xEE);
+    const __m256 x2 = _mm256_shuffle_ps(high_0123, high_4567, 0x44);
+    const __m256 y2 = _mm256_shuffle_ps(high_0123, high_4567, 0xEE);
+
+    const __m256 zero = _mm256_setzero_ps();
+    const __m256 width = _mm256_sub_ps(x2, x1);
+    const __m256 height = _mm256_sub_ps(y2, y1);
+    const __m256 product = _mm256_mul_ps(width, height);
+    const __m256 largest = _mm256_castsi256_ps(_mm256_set1_epi32(0x7F7FFFFF));
+    const __m256 valid = _mm256_and_ps(
+        _mm256_and_ps(_mm256_cmp_ps(width, zero, _CMP_GT_OQ), _mm256_cmp_ps(height, zero, _CMP_GT_OQ)),
+        _mm256_and_ps(_mm256_cmp_ps(product, zero, _CMP_GT_OQ), _mm256_cmp_ps(product, largest, _CMP_LE_OQ)));
+
+    __m256i exponent = _mm256_srli_epi32(_mm256_castps_si256(width), 23);
+    exponent = _mm256_max_epu32(exponent, _mm256_set1_epi32(static_cast<int>(kHintLowestExponent)));
+    exponent = _mm256_min_epu32(exponent, _mm256_set1_epi32(static_cast<int>(kHintHighestExponent)));
+    const __m256 half_inverse =
+        _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_sub_epi32(_mm256_set1_epi32(253), exponent), 23));
+    const __m256i column = hint_coordinate(_mm256_mul_ps(_mm256_add_ps(x1, x2), half_inverse));
+    const __m256i row = hint_coordinate(_mm256_mul_ps(_mm256_add_ps(y1, y2), half_inverse));
+    const auto times = [](__m256i value, std::uint32_t factor) noexcept {
+        return _mm256_mullo_epi32(value, _mm256_set1_epi32(static_cast<int>(factor)));
+    };
+    const __m256i sum =
+        _mm256_add_epi32(_mm256_add_epi32(times(column, kHintColumnFactor), times(row, kHintRowFactor)),
+                         times(exponent, kHintExponentFactor));
+    const __m256i hash = _mm256_and_si256(_mm256_srli_epi32(sum, 32 - static_cast<int>(kHintBits)),
+                                          _mm256_castps_si256(valid));
+
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_ps(area, _mm256_permutevar8x32_ps(_mm256_and_ps(product, valid), order));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(cell), _mm256_permutevar8x32_epi32(hash, order));
+}
+
+void measure_boxes(const float* boxes, std::size_t n, float* area, std::uint32_t* cell) noexcept {
+    std::size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) measure_8_boxes(boxes + 4 * i, area + i, cell + i);
+    if (i == n) return;
+    float rest_boxes[4 * kLanes] = {};
+    float rest_area[kLanes];
+    std::uint32_t rest_cell[kLanes];
+    for (std::size_t k = 0; k < 4 * (n - i); ++k) rest_boxes[k] = boxes[4 * i + k];
+    measure_8_boxes(rest_boxes, rest_area, rest_cell);
+    for (std::size_t k = 0; i + k < n; ++k) {
+        area[i + k] = rest_area[k];
+        cell[i + k] = rest_cell[k];
+    }
+}
+
+struct Box8 {
+    __m256 left, top, right, bottom, area;
+};
+
+struct Overlap8 {
+    __m256 intersection, joined;
+};
+
+Overlap8 overlap(const BoxesSoa& boxes, std::size_t j, const Box8& box) noexcept {
+    const __m256 zero = _mm256_setzero_ps();
+    const __m256 width = _mm256_sub_ps(_mm256_min_ps(_mm256_loadu_ps(boxes.x2 + j), box.right),
+                                       _mm256_max_ps(_mm256_loadu_ps(boxes.x1 + j), box.left));
+    const __m256 height = _mm256_sub_ps(_mm256_min_ps(_mm256_loadu_ps(boxes.y2 + j), box.bottom),
+                                        _mm256_max_ps(_mm256_loadu_ps(boxes.y1 + j), box.top));
+    const __m256 intersection = _mm256_mul_ps(_mm256_max_ps(width, zero), _mm256_max_ps(height, zero));
+    return {intersection,
+            _mm256_sub_ps(_mm256_add_ps(box.area, _mm256_loadu_ps(boxes.area + j)), intersection)};
+}
+
+unsigned over(const Overlap8& overlap, __m256 bound) noexcept {
+    const __m256 iou = _mm256_div_ps(overlap.intersection, overlap.joined);
+    return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(iou, bound, _CMP_GT_OQ)));
+}
+
 std::size_t find_overlap(const BoxesSoa& boxes, std::size_t count, const float* box, float area,
                          float threshold) noexcept {
     const __m256 left = _mm256_broadcast_ss(box);
@@ -234,29 +324,26 @@ std::size_t find_overlap(const BoxesSoa& boxes, std::size_t count, const float* 
     const __m256 right = _mm256_broadcast_ss(box + 2);
     const __m256 bottom = _mm256_broadcast_ss(box + 3);
     const __m256 areas = _mm256_set1_ps(area);
-    const __m256 zero = _mm256_setzero_ps();
     const __m256 bound = _mm256_set1_ps(threshold);
     const __m256 loose_bound = _mm256_set1_ps(loose_iou_bound(threshold, area));
-    for (std::size_t j = 0; j < count; j += kLanes) {
-        const __m256 width = _mm256_sub_ps(_mm256_min_ps(_mm256_loadu_ps(boxes.x2 + j), right),
-                                           _mm256_max_ps(_mm256_loadu_ps(boxes.x1 + j), left));
-        const __m256 height = _mm256_sub_ps(_mm256_min_ps(_mm256_loadu_ps(boxes.y2 + j), bottom),
-                                            _mm256_max_ps(_mm256_loadu_ps(boxes.y1 + j), top));
-        const __m256 intersection = _mm256_mul_ps(_mm256_max_ps(width, zero), _mm256_max_ps(height, zero));
-        const __m256 unions =
-            _mm256_sub_ps(_mm256_add_ps(areas, _mm256_loadu_ps(boxes.area + j)), intersection);
-        const __m256 near = _mm256_cmp_ps(intersection, _mm256_mul_ps(unions, loose_bound), _CMP_GT_OQ);
+    const Box8 wanted{left, top, right, bottom, areas};
+    // Two vectors to a branch: where the search ends is hard to predict.
+    for (std::size_t j = 0; j < count; j += 2 * kLanes) {
+        const Overlap8 first = overlap(boxes, j, wanted);
+        const Overlap8 second = overlap(boxes, j + kLanes, wanted);
+        const __m256 near = _mm256_or_ps(
+            _mm256_cmp_ps(first.intersection, _mm256_mul_ps(first.joined, loose_bound), _CMP_GT_OQ),
+            _mm256_cmp_ps(second.intersection, _mm256_mul_ps(second.joined, loose_bound), _CMP_GT_OQ));
         if (_mm256_testz_ps(near, near) != 0) continue;
-        const __m256 over = _mm256_cmp_ps(_mm256_div_ps(intersection, unions), bound, _CMP_GT_OQ);
-        const auto mask = static_cast<unsigned>(_mm256_movemask_ps(over));
-        if (mask != 0) return j + static_cast<std::size_t>(lowest_bit(mask));
+        const unsigned mask = over(first, bound) | over(second, bound) << kLanes;
+        if (mask != 0) return j + lowest_bit(mask);
     }
     return count;
 }
 
 }  // namespace
 
-const Kernels kAvx2Kernels = {scan_logits,  scan_probabilities, sigmoid,
-                              decode_boxes, decode_landmarks,   find_overlap};
+const Kernels kAvx2Kernels = {scan_logits,      scan_probabilities, sigmoid,     decode_boxes,
+                              decode_landmarks, measure_boxes,      find_overlap};
 
 }  // namespace retinaface

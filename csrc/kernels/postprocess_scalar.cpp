@@ -96,6 +96,38 @@ void decode_landmarks(const float* deltas, const float* anchors, std::size_t n, 
     }
 }
 
+std::uint32_t hint_coordinate(float value) noexcept {
+    const float above = value > -kHintFarthestCell ? value : -kHintFarthestCell;
+    const float near = above < kHintFarthestCell ? above : kHintFarthestCell;
+    return static_cast<std::uint32_t>(static_cast<std::int32_t>(near));
+}
+
+void measure_boxes(const float* boxes, std::size_t n, float* area, std::uint32_t* cell) noexcept {
+    for (std::size_t i = 0; i < n; ++i) {
+        const float* const box = boxes + 4 * i;
+        const float width = box[2] - box[0];
+        const float height = box[3] - box[1];
+        const float product = width * height;
+        area[i] = 0.0F;
+        cell[i] = 0;
+        if (!(width > 0.0F && height > 0.0F && product > 0.0F &&
+              product <= std::numeric_limits<float>::max())) {
+            continue;
+        }
+        area[i] = product;
+        std::uint32_t bits = 0;
+        std::memcpy(&bits, &width, sizeof bits);
+        std::uint32_t exponent = bits >> 23U;
+        if (exponent < kHintLowestExponent) exponent = kHintLowestExponent;
+        if (exponent > kHintHighestExponent) exponent = kHintHighestExponent;
+        const float half_inverse = power_of_two(126 - static_cast<int>(exponent));
+        const std::uint32_t column = hint_coordinate((box[0] + box[2]) * half_inverse);
+        const std::uint32_t row = hint_coordinate((box[1] + box[3]) * half_inverse);
+        cell[i] = (column * kHintColumnFactor + row * kHintRowFactor + exponent * kHintExponentFactor) >>
+                  (32U - kHintBits);
+    }
+}
+
 std::size_t find_overlap(const BoxesSoa& boxes, std::size_t count, const float* box, float area,
                          float threshold) noexcept {
     for (std::size_t j = 0; j < count; ++j) {
@@ -115,7 +147,7 @@ std::size_t find_overlap(const BoxesSoa& boxes, std::size_t count, const float* 
 
 }  // namespace
 
-const Kernels kScalarKernels = {scan_logits,  scan_probabilities, sigmoid,
-                                decode_boxes, decode_landmarks,   find_overlap};
+const Kernels kScalarKernels = {scan_logits,      scan_probabilities, sigmoid,     decode_boxes,
+                                decode_landmarks, measure_boxes,      find_overlap};
 
 }  // namespace retinaface

@@ -146,8 +146,8 @@ void rounding_of_thresholds() {
 void overlap_kernel_same_as_scalar() {
     check::Random random(11);
     for (std::size_t round = 0; round < 20000; ++round) {
-        float x1[16] = {}, y1[16] = {}, x2[16] = {}, y2[16] = {}, area[16] = {};
-        const std::size_t count = round % 17;
+        float x1[48] = {}, y1[48] = {}, x2[48] = {}, y2[48] = {}, area[48] = {};
+        const std::size_t count = round % 49;
         const float scale = round % 3 == 0 ? 1e-18F : round % 3 == 1 ? 1.0F : 1e15F;
         for (std::size_t j = 0; j < count; ++j) {
             x1[j] = scale * check::uniform(random, 0, 20);
@@ -167,7 +167,26 @@ void overlap_kernel_same_as_scalar() {
     }
 }
 
+void measures_same_as_scalar() {
+    const float inf = std::numeric_limits<float>::infinity();
+    check::Random random(12);
+    for (std::size_t n = 0; n < 60; ++n) {
+        std::vector<float> boxes(4 * n);
+        for (float& side : boxes) side = check::uniform(random, -100, 100) * (n % 2 == 0 ? 1.0F : 1e30F);
+        if (n > 9) {
+            const float odd[] = {std::nanf(""), inf, -inf, 3e38F, 0.0F, -0.0F, 1e-40F, -3e38F};
+            for (std::size_t k = 0; k < 8; ++k) boxes[5 * k % (4 * n)] = odd[k];
+        }
+        std::vector<float> area(n + 1, 7.0F), area_scalar(n + 1, 7.0F);
+        std::vector<std::uint32_t> cell(n + 1, 7), cell_scalar(n + 1, 7);
+        kernels().measure_boxes(boxes.data(), n, area.data(), cell.data());
+        kScalarKernels.measure_boxes(boxes.data(), n, area_scalar.data(), cell_scalar.data());
+        CHECK(area == area_scalar && cell == cell_scalar);
+        for (std::size_t i = 0; i < n; ++i) CHECK(cell[i] < kHintCells);
+    }
+}
+
 }  // namespace
 
 CHECK_MAIN(agrees_with_definition, ties_and_strictness, not_finite_boxes_overlap_nothing, order,
-           rounding_of_thresholds, overlap_kernel_same_as_scalar)
+           rounding_of_thresholds, overlap_kernel_same_as_scalar, measures_same_as_scalar)

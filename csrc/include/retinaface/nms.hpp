@@ -20,8 +20,13 @@ inline constexpr std::size_t kNmsGridFrom = 384;
 // Buffers that keep their memory from call to call. Not to be shared by two calls at the same time.
 class NmsWorkspace {
   public:
-    // The boxes that are kept so far: structure of arrays, padded with empty boxes to a multiple of 8.
+    // The boxes that are kept so far, twice: one by one for a comparison with one, and as a structure of
+    // arrays, padded with empty boxes to a multiple of 16, for a comparison with many.
+    struct KeptBox {
+        float x1, y1, x2, y2, area;
+    };
     struct Kept {
+        std::vector<KeptBox> boxes;
         std::vector<float> x1, y1, x2, y2, area;
         std::size_t count = 0;
     };
@@ -35,6 +40,8 @@ class NmsWorkspace {
     std::vector<std::uint64_t> sort_keys;
     std::vector<std::uint64_t> sort_spare;
     std::vector<float> sorted_boxes;
+    std::vector<float> areas;
+    std::vector<std::uint32_t> cells;
 };
 
 // The largest float that is not greater than `threshold`, so that "value > threshold" decides for a float
