@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from retinaface_fast.errors import WeightsError
 from retinaface_fast.network.config import CONFIGS, RetinaFaceConfig
 
-from .download import download
+from .downloads import download
 from .model_weights import ModelWeights, make_weights
 from .onnx_file import read_onnx
 from .registry import REGISTRY
@@ -194,7 +194,7 @@ def _stored_config(metadata: dict[str, str], source: str) -> RetinaFaceConfig:
     version = metadata[_FORMAT_KEY]
     if version != str(FORMAT_VERSION):
         raise WeightsError(
-            f"{source} has format version {version!r}, newer than the {FORMAT_VERSION} that this release reads"
+            f"{source} has format version {version!r}, and this release reads {FORMAT_VERSION}"
         )
     try:
         return RetinaFaceConfig.from_dict(json.loads(metadata[_CONFIG_KEY]))
