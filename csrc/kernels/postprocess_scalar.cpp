@@ -68,8 +68,9 @@ void sigmoid(float* values, std::size_t n) noexcept {
     for (std::size_t i = 0; i < n; ++i) values[i] = 1.0F / (1.0F + exponential(-values[i]));
 }
 
-void decode_boxes(const float* deltas, const float* anchors, std::size_t n, Variances variances,
+bool decode_boxes(const float* deltas, const float* anchors, std::size_t n, Variances variances,
                   float* boxes) noexcept {
+    bool finite = true;
     for (std::size_t i = 0; i < n; ++i) {
         for (std::size_t axis = 0; axis < 2; ++axis) {
             const std::size_t low = 4 * i + axis;
@@ -78,8 +79,10 @@ void decode_boxes(const float* deltas, const float* anchors, std::size_t n, Vari
             const float half = (anchors[high] * exponential(deltas[high] * variances.size)) * 0.5F;
             boxes[low] = center - half;
             boxes[high] = center + half;
+            finite = finite && std::isfinite(boxes[low]) && std::isfinite(boxes[high]);
         }
     }
+    return finite;
 }
 
 void decode_landmarks(const float* deltas, const float* anchors, std::size_t n, Variances variances,

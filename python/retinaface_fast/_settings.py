@@ -1,0 +1,43 @@
+"""Settings of a detector that one call may set differently."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from ._validation import check_fraction, check_optional_positive_int
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """Options of detection that cost nothing to change; checked when they are set. See `FaceDetector`."""
+
+    score_threshold: float = 0.5
+    nms_threshold: float = 0.4
+    top_k: int | None = 5000
+    keep_top_k: int | None = 750
+    max_side: int | None = None
+    max_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, check in SETTINGS.items():
+            object.__setattr__(self, name, check(getattr(self, name), name))
+
+    def override(self, **options: Any) -> Settings:
+        """Return these settings with those options in their place that are not None."""
+        changes = {name: value for name, value in options.items() if value is not None}
+        return dataclasses.replace(self, **changes) if changes else self
+
+
+#: Every setting, with what checks it.
+SETTINGS: dict[str, Callable[[object, str], Any]] = {
+    "score_threshold": check_fraction,
+    "nms_threshold": check_fraction,
+    "top_k": check_optional_positive_int,
+    "keep_top_k": check_optional_positive_int,
+    "max_side": check_optional_positive_int,
+    "max_pixels": check_optional_positive_int,
+}

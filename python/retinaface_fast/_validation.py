@@ -1,0 +1,45 @@
+"""Checks of arguments: the value in its plain type, or an error with its name, what was wanted, what came."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+
+import numpy as np
+
+
+def check_positive_int(value: object, name: str) -> int:
+    """Return `value` as an int, or say that the argument `name` must be a positive one."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return int(value)
+
+
+def check_fraction(value: object, name: str) -> float:
+    """Return `value` as a float, or say that the argument `name` must be a number from 0 to 1."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
+    number = float(value)
+    if math.isnan(number) or not 0 <= number <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {number}")
+    return number
+
+
+def check_color(value: object) -> None:
+    """Say that the argument `color` must be one of the two channel orders, unless `value` is."""
+    if not (isinstance(value, str) and value in ("bgr", "rgb")):
+        raise ValueError(f'color must be "bgr" or "rgb", got {value!r}')
+
+
+def check_optional_positive_int(value: object, name: str) -> int | None:
+    """Like `check_positive_int`, and None for no limit."""
+    return None if value is None else check_positive_int(value, name)
+
+
+def check_str(value: object, name: str) -> str:
+    """Return `value`, or say that the argument `name` must be a string."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {type(value).__name__} {value!r}")
+    return value

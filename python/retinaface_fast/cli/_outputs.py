@@ -1,0 +1,232 @@
+"""What is written: annotated pictures, crops, JSON lines and CSV."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import typer
+
+from retinaface_fast._imports import import_cv2
+from retinaface_fast.detections import LANDMARK_NAMES
+from retinaface_fast.errors import ImageError
+
+from ._sources import VIDEO_SUFFIXES, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import BinaryIO
+
+    from retinaface_fast._typing import UInt8Array
+    from retinaface_fast.detections import Detections
+
+#: Suffixes that OpenCV writes. A picture of another kind is annotated as PNG, another kind of video as MP4.
+WRITABLE_PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+WRITABLE_VIDEOS = {".avi": "MJPG", ".m4v": "mp4v", ".mov": "mp4v", ".mp4": "mp4v"}
+
+
+class Inputs:
+    """The files that must not be written, recognised through links and other spellings."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._identities = {identity for s in sources if (identity := _identity(s.path)) is not None}
+
+    def protect(self, target: Path, option: str) -> Path:
+        """Return the target if it is none of the inputs.
+
+        Raises:
+            typer.BadParameter: It is one.
+        """
+        if _identity(target) in self._identities:
+            raise typer.BadParameter(f"would overwrite the input {target}", param_hint=option)
+        return target
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def plan(sources: Sequence[Source], output: Path, inputs: Inputs) -> dict[Path, Path]:
+    """Decide where the annotated version of each source goes.
+
+    One named picture goes to `output` itself if that has the suffix of a picture; everything else goes below
+    the folder `output`, each at its place below the folder it was found in.
+
+    Args:
+        sources: What is read.
+        output: The `--output` of the command line.
+        inputs: What must not be overwritten.
+
+    Returns:
+        The target of each source's path.
+
+    Raises:
+        typer.BadParameter: A target is an input, or `output` is a file where a folder is needed.
+    """
+    if len(sources) == 1 and sources[0].is_named and not output.is_dir():
+        suffix = output.suffix.lower()
+        writable = WRITABLE_VIDEOS.keys() if sources[0].is_video else WRITABLE_PICTURES
+        if suffix in writable:
+            return {sources[0].path: inputs.protect(output, "--output")}
+        if suffix in VIDEO_SUFFIXES | WRITABLE_PICTURES:
+            raise typer.BadParameter(
+                f"{output}: a {'video' if sources[0].is_video else 'picture'} can be written as "
+                + ", ".join(sorted(writable)),
+                param_hint="--output",
+            )
+    if output.exists() and not output.is_dir():
+        raise typer.BadParameter(f"{output} is a file and not a folder", param_hint="--output")
+    targets: dict[Path, Path] = {}
+    taken: set[Path] = set()
+    for source in sources:
+        kinds, fallback = (WRITABLE_VIDEOS, ".mp4") if source.is_video else (WRITABLE_PICTURES, ".png")
+        target = output / source.relative
+        if target.suffix.lower() not in kinds:
+            target = target.with_name(target.name + fallback)  # keeps a.gif and a.avif apart
+        target = unique(target, taken)
+        targets[source.path] = inputs.protect(target, "--output")
+    return targets
+
+
+def unique(path: Path, taken: set[Path]) -> Path:
+    """Return the path, with a number in its name if this run has given it away, and note it as taken.
+
+    Examples:
+        >>> taken = set()
+        >>> [unique(Path("a.jpg"), taken).name for _ in range(3)]
+        ['a.jpg', 'a-2.jpg', 'a-3.jpg']
+    """
+    free, number = path, 1
+    while free in taken:
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    taken.add(free)
+    return free
+
+
+def part_of(target: Path) -> Path:
+    """Return the name that a file has until it is whole, beside its target and of the same format."""
+    return target.with_name(f".{target.stem}.part{os.getpid()}{target.suffix}")
+
+
+def write_picture(target: Path, pixels: UInt8Array) -> None:
+    """Write a picture, whole or not at all.
+
+    Args:
+        target: Its suffix says the format. Its folder is made if need be.
+        pixels: (H, W, 3) uint8, BGR.
+
+    Raises:
+        ImageError: The format cannot hold it.
+        MissingDependencyError: OpenCV cannot be imported.
+        OSError: The file cannot be written.
+    """
+    cv2 = import_cv2("writing pictures")
+    try:
+        done, data = cv2.imencode(target.suffix.lower(), pixels)
+    except cv2.error as error:
+        raise ImageError(f"cannot write {target}: {error.err}") from None
+    if not done:
+        raise ImageError(
+            f"cannot write {target}: {pixels.shape[1]}x{pixels.shape[0]} does not fit this format"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(target)
+    try:
+        # Not cv2.imwrite, which takes no name outside the code page on Windows.
+        part.write_bytes(data.tobytes())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class Records(Protocol):
+    """A writer of results."""
+
+    def write(self, origin: dict[str, Any], detections: Detections) -> None:
+        """Write the faces of one picture or frame; `origin` says which: source, and frame and seconds."""
+        ...
+
+    def write_error(self, source: str, message: str) -> None:
+        """Write that a source could not be read."""
+        ...
+
+
+class JsonLines:
+    """One JSON object a line for each picture or frame, and for each failure."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, origin: dict[str, Any], detections: Detections) -> None:
+        """Write the faces of one picture or frame."""
+        self._line({**origin, **detections.to_dict()})
+
+    def write_error(self, source: str, message: str) -> None:
+        """Write that a source could not be read."""
+        self._line({"source": source, "error": message})
+
+    def _line(self, record: dict[str, Any]) -> None:
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+        try:
+            data = text.encode("utf-8")
+        except UnicodeEncodeError:  # a file name that is no text: escaped, the bytes can still be found again
+            data = json.dumps(record).encode("ascii")
+        self._stream.write(data + b"\n")
+        self._stream.flush()
+
+
+class Csv:
+    """One row for each face: a picture without one has no row, and failures are on the standard error."""
+
+    HEADER = (
+        *("source", "frame", "face", "score", "x1", "y1", "x2", "y2"),
+        *(f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy"),
+    )
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._rows([self.HEADER])
+
+    def write(self, origin: dict[str, Any], detections: Detections) -> None:
+        """Write the faces of one picture or frame."""
+        self._rows(
+            [
+                origin["source"],
+                origin.get("frame", ""),
+                index,
+                f"{float(face.score):.6f}",
+                *(f"{float(v):.3f}" for v in face.box),
+                *(f"{float(v):.3f}" for v in face.landmarks.ravel()),
+            ]
+            for index, face in enumerate(detections)
+        )
+
+    def write_error(self, source: str, message: str) -> None:
+        """Write nothing: a table of faces has no place for it."""
+
+    def _rows(self, rows: Iterable[Iterable[object]]) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        self._stream.write(text.getvalue().encode("utf-8", "surrogateescape"))
+        self._stream.flush()
+
+
+@contextlib.contextmanager
+def open_stream(target: str) -> Iterator[BinaryIO]:
+    """Open a file for writing, or the standard output for `-`, which stays open."""
+    if target == "-":
+        yield typer.get_binary_stream("stdout")
+        return
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    with Path(target).open("wb") as stream:
+        yield stream

@@ -1,0 +1,182 @@
+"""`retinaface-fast detect`: faces in pictures, videos and camera streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retinaface_fast.align import arcface_template
+
+from ._outputs import WRITABLE_VIDEOS, Inputs, plan
+from ._sources import expand
+
+_INPUT, _OUTPUT, _DETECTOR, _VIDEO = "Input", "Output", "Detector", "Video and camera"
+
+
+def detect(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help='Pictures, videos, folders, or quoted patterns such as "photos/**/*.jpg".'),
+    ] = None,
+    *,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Search folders at every depth.", rich_help_panel=_INPUT)
+    ] = False,
+    camera: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Look through this camera (0 is the first) until Ctrl-C.", rich_help_panel=_INPUT
+        ),
+    ] = None,
+    every: Annotated[
+        int, typer.Option(min=1, help="Look at every nth frame only.", rich_help_panel=_VIDEO)
+    ] = 1,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many frames.", rich_help_panel=_VIDEO)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write annotated pictures: a file for one picture, else a folder that keeps the structure.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    json_to: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write JSON lines, one for each picture or frame; - is the standard output.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    csv_to: Annotated[
+        str | None,
+        typer.Option(
+            "--csv",
+            metavar="FILE",
+            help="Write CSV, one row for each face; - is the standard output.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    crops: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write each face, aligned to the ArcFace template.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    crop_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Side of an aligned face: a multiple of 112 or of 128 pixels.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = 112,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=_OUTPUT)
+    ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first broken file.", rich_help_panel=_OUTPUT)
+    ] = False,
+    model: Annotated[
+        str,
+        typer.Option(help="Name of a model, see retinaface-fast weights list.", rich_help_panel=_DETECTOR),
+    ] = "mobilenet0.25",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Weights of your own (.safetensors, .onnx, .pth).", rich_help_panel=_DETECTOR
+        ),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="auto, or one that retinaface-fast info lists.", rich_help_panel=_DETECTOR)
+    ] = "auto",
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:1, ...: what the engine knows.", rich_help_panel=_DETECTOR),
+    ] = None,
+    score_threshold: Annotated[
+        float, typer.Option("--score-threshold", "-t", help="Keep faces above it.", rich_help_panel=_DETECTOR)
+    ] = 0.5,
+    nms_threshold: Annotated[
+        float, typer.Option(help="Of two boxes that overlap more, keep one.", rich_help_panel=_DETECTOR)
+    ] = 0.4,
+    top_k: Annotated[
+        int, typer.Option(help="Candidates taken into the suppression.", rich_help_panel=_DETECTOR)
+    ] = 5000,
+    keep_top_k: Annotated[
+        int, typer.Option(help="Most faces of one picture.", rich_help_panel=_DETECTOR)
+    ] = 750,
+    max_side: Annotated[
+        int | None,
+        typer.Option(help="Shrink larger pictures to this longest side.", rich_help_panel=_DETECTOR),
+    ] = None,
+) -> None:
+    """Find faces in pictures, videos and camera streams.
+
+    Goes on past broken files and ends with a summary. Exit code 0: all went well; 1: something failed;
+    2: wrong usage; 130: interrupted.
+    """
+    if not sources and camera is None:
+        raise typer.BadParameter("name at least one picture, video, folder or pattern, or a --camera")
+    if json_to == csv_to == "-":
+        raise typer.BadParameter("only one of --json and --csv can have the standard output")
+    written = [folder for folder in (output, crops) if folder is not None]
+    if crops is not None:
+        try:
+            arcface_template(crop_size)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--crop-size") from None
+    found, missing = expand(sources or [], recursive=recursive, excluded=written)
+    inputs = Inputs(found)
+    for target, option in ((json_to, "--json"), (csv_to, "--csv")):
+        if target is not None and target != "-":
+            inputs.protect(Path(target), option)
+    camera_target = None
+    if camera is not None and output is not None:
+        is_file = not found and output.suffix.lower() in WRITABLE_VIDEOS
+        camera_target = output if is_file else output / f"camera-{camera}.mp4"
+    targets = plan(found, output, inputs) if output is not None and found else None
+
+    from retinaface_fast.detector import FaceDetector
+
+    from ._run import Plan, Run
+
+    try:
+        detector = FaceDetector(
+            model=model,
+            weights=weights,
+            engine=engine,
+            device=device,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            top_k=top_k,
+            keep_top_k=keep_top_k,
+            max_side=max_side,
+        )
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from None
+    run = Run(
+        Plan(
+            sources=found,
+            missing=missing,
+            camera=camera,
+            targets=targets,
+            camera_target=camera_target,
+            crops=crops,
+            crop_size=crop_size,
+            json_to=json_to,
+            csv_to=csv_to,
+            every=every,
+            max_frames=max_frames,
+            fail_fast=fail_fast,
+            quiet=quiet,
+        ),
+        detector,
+    )
+    raise typer.Exit(run())

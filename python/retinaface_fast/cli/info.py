@@ -1,0 +1,76 @@
+"""`retinaface-fast info`: what is installed and what it can do on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+import retinaface_fast
+
+from . import _console
+from .weights import describe, weights_table
+
+#: Distributions whose versions matter for a bug report.
+_LIBRARIES = ("numpy", "opencv-python", "opencv-python-headless", "safetensors", "pillow", "supervision")
+
+
+def collect() -> dict[str, object]:
+    """Return everything that `info` tells, as JSON takes it; imports no engine."""
+    from retinaface_fast import ops
+    from retinaface_fast.engines import available_engines
+    from retinaface_fast.weights import REGISTRY, cache_dir, is_offline
+
+    return {
+        "version": retinaface_fast.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "simd_level": ops.simd_level(),
+        "simd_levels": list(ops.simd_levels()),
+        "engines": available_engines(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "cache_dir": str(cache_dir()),
+        "offline": is_offline(),
+        "weights": [describe(entry) for entry in REGISTRY.values()],
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def info(*, as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False) -> None:
+    """Show version, SIMD level, engines, weights and their hashes: what a bug report should hold."""
+    facts = collect()
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    engines, libraries, weights = facts["engines"], facts["libraries"], facts["weights"]
+    assert isinstance(engines, dict)
+    assert isinstance(libraries, dict)
+    assert isinstance(weights, list)
+    assert isinstance(facts["simd_levels"], list)
+    table = Table.grid(padding=(0, 2))
+    rows = {
+        "retinaface-fast": facts["version"],
+        "Python": f"{facts['python']} on {facts['platform']}, {facts['processors']} processors",
+        "SIMD level": f"{facts['simd_level']} (of {', '.join(facts['simd_levels'])})",
+        "engines": ", ".join(f"{name} {version or 'not installed'}" for name, version in engines.items()),
+        "libraries": ", ".join(f"{name} {version}" for name, version in libraries.items() if version),
+        "cache": str(facts["cache_dir"]) + (" (offline)" if facts["offline"] else ""),
+    }
+    for heading, value in rows.items():
+        table.add_row(Text(heading, style="bold"), Text(_console.printable(str(value))))
+    console = _console.stdout()
+    console.print(table)
+    console.print(weights_table(weights))

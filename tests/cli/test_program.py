@@ -1,0 +1,194 @@
+"""The program around the subcommands, and the subcommands `info` and `weights`."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import retinaface_fast
+from retinaface_fast import ops
+from retinaface_fast.cli import main
+from retinaface_fast.cli.detect import detect
+from retinaface_fast.weights import REGISTRY, bundled_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, no network, and a terminal wide enough for every table."""
+    monkeypatch.setenv("RETINAFACE_FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RETINAFACE_FAST_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return tmp_path / "cache"
+
+
+def put(cache: Path, name: str, data: bytes) -> Path:
+    cache.mkdir(exist_ok=True)
+    path = cache / REGISTRY[name].filename
+    path.write_bytes(data)
+    return path
+
+
+# ------------------------------------------------------------------------------------------ the program
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"retinaface-fast {retinaface_fast.__version__}\n"
+
+
+def test_no_arguments_show_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "Usage: retinaface-fast" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("command", [[], ["detect"], ["info"], ["weights"], ["weights", "download"]])
+def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "-h"]) == 0
+    assert "Usage: " in capsys.readouterr().out
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["find"]) == 2
+    assert "find" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["typer", "rich"])
+def test_without_the_extra(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(["info"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"needs {module}" in err
+    assert 'pip install "retinaface-fast[cli]"' in err
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "retinaface_fast", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"retinaface-fast {retinaface_fast.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["detect", "--help"], ["info"], ["weights", "list"]])
+def test_what_needs_no_engine_imports_none(arguments: list[str]) -> None:
+    code = (
+        "import sys; from retinaface_fast.cli import main; code = main(sys.argv[1:])\n"
+        "heavy = {'torch', 'cv2', 'onnxruntime', 'onnx', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_defaults_are_those_of_the_detector() -> None:
+    detector = inspect.signature(retinaface_fast.FaceDetector).parameters
+    command = inspect.signature(detect).parameters
+    shared = (
+        "model",
+        "engine",
+        "device",
+        "score_threshold",
+        "nms_threshold",
+        "top_k",
+        "keep_top_k",
+        "max_side",
+    )
+    for name in shared:
+        assert command[name].default == detector[name].default, name
+
+
+# ------------------------------------------------------------------------------------------ info
+
+
+def test_info_for_programs(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["version"] == retinaface_fast.__version__
+    assert facts["simd_level"] == ops.simd_level()
+    assert facts["simd_levels"] == list(ops.simd_levels())
+    assert {"torch", "onnxruntime"} <= facts["engines"].keys()
+    assert facts["cache_dir"] == str(cache)
+    assert facts["offline"] is True
+    assert [entry["name"] for entry in facts["weights"]] == list(REGISTRY)
+
+
+def test_info_for_people(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    for part in (retinaface_fast.__version__, ops.simd_level(), "torch", f"{cache} (offline)", *REGISTRY):
+        assert part in out
+
+
+# ------------------------------------------------------------------------------------------ weights
+
+
+def test_list(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+    put(cache, "resnet34", b"damaged")
+    assert main(["weights", "list", "--json"]) == 0
+    records = {record["name"]: record for record in json.loads(capsys.readouterr().out)}
+    assert records["resnet18"]["state"] == "absent"
+    assert records["resnet18"]["sha256"] == REGISTRY["resnet18"].sha256
+    assert records["resnet18"]["file_sha256"] is None
+    assert records["resnet34"]["state"] == "damaged"
+    assert records["resnet34"]["file_sha256"] == hashlib.sha256(b"damaged").hexdigest()
+    bundled = bundled_path()
+    if bundled is not None:
+        assert records["mobilenet0.25"]["state"] == "bundled"
+        assert records["mobilenet0.25"]["path"] == str(bundled)
+        assert records["mobilenet0.25"]["file_sha256"] == hashlib.sha256(bundled.read_bytes()).hexdigest()
+    assert main(["weights", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "damaged" in out
+    assert str(cache) in out
+
+
+def test_path(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+    assert main(["weights", "path", "resnet18"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "retinaface-fast weights download resnet18" in err
+    path = put(cache, "resnet18", b"x")
+    assert main(["weights", "path", "resnet18"]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+
+
+def test_download_prints_the_path(
+    capsys: pytest.CaptureFixture[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retinaface_fast.weights.download", lambda name: cache / REGISTRY[name].filename)
+    assert main(["weights", "download", "resnet18", "resnet34"]) == 0
+    names = ("resnet18", "resnet34")
+    assert capsys.readouterr().out.splitlines() == [str(cache / REGISTRY[name].filename) for name in names]
+    assert main(["weights", "download", "--all"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(REGISTRY)
+
+
+def test_download_offline_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights", "download", "resnet18"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "RETINAFACE_FAST_OFFLINE" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["download"], ["download", "resnet99"], ["path", "resnet99"], ["path"], ["delete"]],
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights", *arguments]) == 2
+    assert capsys.readouterr().out == ""
