@@ -2,88 +2,22 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import http.server
 import logging
 import multiprocessing
 import os
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
 from retinaface_fast.errors import WeightsError
-from retinaface_fast.weights import REGISTRY, RegistryEntry, cache_dir, download, downloads, is_offline
 from retinaface_fast.weights.downloads import fetch
+from tests.weights.local_server import BODY, SHA256, Server, send, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-BODY = np.random.default_rng(0).bytes(300_000)
-SHA256 = hashlib.sha256(BODY).hexdigest()
-
-
-@dataclass
-class Server:
-    """A local HTTP server; `behave` answers each request, and all requests are kept."""
-
-    url: str
-    behave: Callable[[http.server.BaseHTTPRequestHandler, int], None]
-    requests: list[dict[str, str]] = field(default_factory=list)
-
-
-def send(
-    handler: http.server.BaseHTTPRequestHandler,
-    body: bytes,
-    *,
-    status: int = 200,
-    upto: int | None = None,
-    **headers: str,
-) -> None:
-    handler.send_response(status)
-    handler.send_header("Content-Length", str(len(body)))
-    for name, value in headers.items():
-        handler.send_header(name.replace("_", "-"), value)
-    handler.end_headers()
-    handler.wfile.write(body[:upto])
-
-
-def whole(handler: http.server.BaseHTTPRequestHandler, _attempt: int) -> None:
-    """Answer like a server that knows ranges."""
-    wanted = handler.headers.get("Range")
-    if wanted is None:
-        send(handler, BODY)
-        return
-    start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-    if start >= len(BODY):
-        send(handler, b"", status=416)
-        return
-    send(handler, BODY[start:], status=206, Content_Range=f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.requests.append(dict(self.headers))
-            state.behave(self, len(state.requests) - 1)
-            self.close_connection = True
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
-    state = Server(f"http://127.0.0.1:{httpd.server_address[1]}/weights.onnx", whole)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield state
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
+    import http.server
 
 
 def get(server: Server, path: Path, **options: Any) -> None:
@@ -343,120 +277,3 @@ def test_two_processes_at_once(server: Server, tmp_path: Path) -> None:
         process.join(timeout=60)
     assert digests == [SHA256] * 3
     assert len(server.requests) == 1, "the others wait for the first and find its file"
-
-
-# The registry's front.
-
-
-@pytest.fixture
-def registry(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RegistryEntry:
-    entry = RegistryEntry(
-        name="local", url=server.url, sha256=SHA256, size=len(BODY), licence="none", ap=(0.0, 0.0, 0.0),
-        format="onnx", config_name="mobilenet0.25",
-    )  # fmt: skip
-    monkeypatch.setattr(downloads, "REGISTRY", {"local": entry})
-    monkeypatch.setenv("RETINAFACE_FAST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("RETINAFACE_FAST_OFFLINE", raising=False)
-    return entry
-
-
-def test_by_name(registry: RegistryEntry, server: Server, tmp_path: Path) -> None:
-    seen: list[int] = []
-    path = download("local", progress=lambda received, _: seen.append(received))
-    assert path == tmp_path / "cache" / "weights.onnx"
-    assert path.read_bytes() == BODY
-    assert seen[-1] == len(BODY)
-    assert download("local") == path
-    assert len(server.requests) == 1
-
-
-def test_without_a_terminal_the_log_has_a_line(
-    registry: RegistryEntry, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with caplog.at_level(logging.INFO, logger="retinaface_fast"):
-        download("local")
-    assert caplog.messages[0] == f"downloading {registry.url}"
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_terminal_gets_a_bar(
-    registry: RegistryEntry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("rich")
-    import sys
-
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    download("local")
-    assert "weights.onnx" in capsys.readouterr().err
-
-
-def test_a_damaged_file_in_the_cache_is_replaced(
-    registry: RegistryEntry, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = cache_dir() / "weights.onnx"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"damaged")
-    assert download("local").read_bytes() == BODY
-    assert "wrong digest" in caplog.text
-
-
-def test_offline(registry: RegistryEntry, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RETINAFACE_FAST_OFFLINE", "1")
-    with pytest.raises(WeightsError, match=r"weights.onnx is not there, but RETINAFACE_FAST_OFFLINE forbids"):
-        download("local")
-    path = cache_dir() / "weights.onnx"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"damaged")
-    with pytest.raises(WeightsError, match=r"weights.onnx is damaged, but"):
-        download("local")
-    path.write_bytes(BODY)
-    assert download("local") == path
-    assert server.requests == []
-
-
-def test_an_unknown_name() -> None:
-    with pytest.raises(ValueError, match=r"name: expected one of mobilenet0.25, .*, got 'mobilenet9'"):
-        download("mobilenet9")
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [("", False), ("0", False), ("no", False), ("False", False), ("1", True), ("yes", True)],
-)
-def test_offline_switch(value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RETINAFACE_FAST_OFFLINE", value)
-    assert is_offline() is expected
-
-
-def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("RETINAFACE_FAST_CACHE", str(tmp_path))
-    assert cache_dir() == tmp_path
-    monkeypatch.setenv("RETINAFACE_FAST_CACHE", "~/weights")
-    assert cache_dir() == Path.home() / "weights"
-    monkeypatch.delenv("RETINAFACE_FAST_CACHE")
-    assert "retinaface_fast" in cache_dir().parts
-
-
-def test_the_registry_is_sound() -> None:
-    from retinaface_fast.network import CONFIGS
-
-    assert list(REGISTRY) == [
-        "mobilenet0.25",
-        "mobilenet0.5",
-        "mobilenet1.0",
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "mobilenet0.25-biubug6",
-    ]
-    for name, entry in REGISTRY.items():
-        assert entry.name == name
-        assert entry.config_name in CONFIGS
-        assert entry.url.startswith("https://github.com/")
-        assert entry.filename.endswith(f".{entry.format}")
-        assert len(bytes.fromhex(entry.sha256)) == 32
-        assert entry.licence.startswith("MIT (")
-        assert all(0 < ap < 100 for ap in entry.ap)
-    assert len({entry.sha256 for entry in REGISTRY.values()}) == len(REGISTRY)
-    assert len({entry.filename for entry in REGISTRY.values()}) == len(REGISTRY)

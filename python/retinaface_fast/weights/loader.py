@@ -57,10 +57,9 @@ def load_weights(source: str | os.PathLike[str], *, config: RetinaFaceConfig | N
 
     Example:
         >>> from retinaface_fast.weights import load_weights
-        >>> load_weights("no such model")  # doctest: +ELLIPSIS
+        >>> load_weights("absent.onnx")
         Traceback (most recent call last):
-        ValueError: source: expected one of mobilenet0.25, ... or the path of a .safetensors, ... got 'no such
-            model'
+        retinaface_fast.errors.WeightsError: absent.onnx does not exist
     """
     if isinstance(source, str) and source in REGISTRY:
         return _load_published(source, config)
