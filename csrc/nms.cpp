@@ -18,11 +18,13 @@ constexpr std::size_t kSoaPadding = 8;
 constexpr std::size_t kHintFrom = 32;
 constexpr std::uint32_t kNone = 0xFFFFFFFFU;
 
-// --- order -----------------------------------------------------------------------------------------------------------
+// --- order
+// -----------------------------------------------------------------------------------------------------------
 
 // Below this count a comparison sort is faster than clearing the histograms of a radix sort.
 constexpr std::size_t kRadixFrom = 64;
-// A few thousand keys are sorted by small digits, whose histogram is soon cleared; many by large ones, in fewer passes.
+// A few thousand keys are sorted by small digits, whose histogram is soon cleared; many by large ones, in
+// fewer passes.
 constexpr unsigned kSmallDigitBits = 9;
 constexpr unsigned kLargeDigitBits = 11;
 constexpr std::size_t kLargeDigitsFrom = 4096;
@@ -42,8 +44,8 @@ unsigned bit_width(std::uint32_t value) noexcept {
     return width;
 }
 
-// Sorts by the upper 32 bits, less `base`, of which `bits` are in use; stable. `spare` has room for n. The digits of all
-// passes are counted in one.
+// Sorts by the upper 32 bits, less `base`, of which `bits` are in use; stable. `spare` has room for n. The
+// digits of all passes are counted in one.
 template <unsigned kDigitBits>
 void radix_sort(std::uint64_t* keys, std::uint64_t* spare, std::size_t n, std::uint32_t base, unsigned bits) {
     constexpr std::size_t kDigits = std::size_t{1} << kDigitBits;
@@ -53,7 +55,8 @@ void radix_sort(std::uint64_t* keys, std::uint64_t* spare, std::size_t n, std::u
     for (std::size_t pass = 0; pass < passes; ++pass) start[pass].fill(0);
     for (std::size_t i = 0; i < n; ++i) {
         std::uint32_t rest = static_cast<std::uint32_t>(keys[i] >> 32U) - base;
-        for (std::size_t pass = 0; pass < passes; ++pass, rest >>= kDigitBits) ++start[pass][rest & (kDigits - 1)];
+        for (std::size_t pass = 0; pass < passes; ++pass, rest >>= kDigitBits)
+            ++start[pass][rest & (kDigits - 1)];
     }
     std::uint64_t* from = keys;
     std::uint64_t* to = spare;
@@ -62,7 +65,8 @@ void radix_sort(std::uint64_t* keys, std::uint64_t* spare, std::size_t n, std::u
         for (std::uint32_t& count : start[pass]) sum += std::exchange(count, sum);
         const auto shift = static_cast<unsigned>(pass) * kDigitBits;
         for (std::size_t i = 0; i < n; ++i) {
-            const std::uint32_t digit = (static_cast<std::uint32_t>(from[i] >> 32U) - base) >> shift & (kDigits - 1);
+            const std::uint32_t digit =
+                (static_cast<std::uint32_t>(from[i] >> 32U) - base) >> shift & (kDigits - 1);
             to[start[pass][digit]++] = from[i];
         }
         std::swap(from, to);
@@ -70,9 +74,10 @@ void radix_sort(std::uint64_t* keys, std::uint64_t* spare, std::size_t n, std::u
     if (from != keys) std::copy(from, from + n, keys);
 }
 
-// Leaves only keys that can be among the first top_k, in their order: a histogram of the leading digit tells from
-// which digit on none is needed.
-std::size_t drop_far_behind(std::uint64_t* keys, std::size_t n, std::size_t top_k, std::uint32_t base, unsigned bits) {
+// Leaves only keys that can be among the first top_k, in their order: a histogram of the leading digit tells
+// from which digit on none is needed.
+std::size_t drop_far_behind(std::uint64_t* keys, std::size_t n, std::size_t top_k, std::uint32_t base,
+                            unsigned bits) {
     const unsigned shift = bits > kLargeDigitBits ? bits - kLargeDigitBits : 0;
     std::array<std::uint32_t, std::size_t{1} << kLargeDigitBits> count{};
     const auto digit = [base, shift](std::uint64_t key) noexcept {
@@ -88,10 +93,11 @@ std::size_t drop_far_behind(std::uint64_t* keys, std::size_t n, std::size_t top_
     return left;
 }
 
-// --- suppression -------------------------------------------------------------------------------------------------------
+// --- suppression
+// -------------------------------------------------------------------------------------------------------
 
-// For a place and size, the position of the kept box that suppressed the last candidate there. Most candidates are
-// neighbours of a face that is kept already, and fall to the first box that is tried.
+// For a place and size, the position of the kept box that suppressed the last candidate there. Most
+// candidates are neighbours of a face that is kept already, and fall to the first box that is tried.
 class Hints {
   public:
     Hints() noexcept { positions_.fill(0); }
@@ -100,7 +106,8 @@ class Hints {
         const float width = box[2] - box[0];
         std::uint32_t bits = 0;
         std::memcpy(&bits, &width, sizeof bits);
-        // Cells as wide as the power of two at or below the width; the widest and narrowest boxes share a scale.
+        // Cells as wide as the power of two at or below the width; the widest and narrowest boxes share a
+        // scale.
         const std::uint32_t exponent = std::min(std::max(bits >> 23U, 64U), 190U);
         const std::uint32_t inverse_bits = (254U - exponent) << 23U;
         float inverse = 0.0F;
@@ -123,7 +130,8 @@ class Hints {
 };
 
 // Whether kept box j has IoU > threshold with `box`.
-bool overlaps(const NmsWorkspace::Kept& kept, std::size_t j, const float* box, float area, float threshold) noexcept {
+bool overlaps(const NmsWorkspace::Kept& kept, std::size_t j, const float* box, float area,
+              float threshold) noexcept {
     const float width = std::min(kept.x2[j], box[2]) - std::max(kept.x1[j], box[0]);
     const float height = std::min(kept.y2[j], box[3]) - std::max(kept.y1[j], box[1]);
     const float intersection = std::max(width, 0.0F) * std::max(height, 0.0F);
@@ -160,12 +168,12 @@ BoxesSoa view(const NmsWorkspace::Kept& kept) noexcept {
 // For IoU > t, two bounds hold on each axis, since an IoU is at most the IoU of the projections onto an axis:
 //   sides:    t < side_a / side_b < 1 / t
 //   centres:  |centre_a - centre_b| < f (side_a + side_b), with f = (1 - t) / (2 (1 + t))
-// Boxes are put on levels by their longer side, which may grow fourfold within a level; a level has square cells as wide as
-// its longest side. A kept box is entered in every cell that its reach f (1 + r) side touches, with r = 1 / t, the
-// largest ratio that counts; a candidate then looks only into the cell of its own centre, on the two or three levels that
-// its size allows. Below t = 1 / 4 that reach is held at r = 4 and the candidate looks around for the rest.
-// Cells are buckets of a hash table: two cells in one bucket cost time, never a wrong answer, for the comparison
-// is exact.
+// Boxes are put on levels by their longer side, which may grow fourfold within a level; a level has square
+// cells as wide as its longest side. A kept box is entered in every cell that its reach f (1 + r) side
+// touches, with r = 1 / t, the largest ratio that counts; a candidate then looks only into the cell of its
+// own centre, on the two or three levels that its size allows. Below t = 1 / 4 that reach is held at r = 4
+// and the candidate looks around for the rest. Cells are buckets of a hash table: two cells in one bucket
+// cost time, never a wrong answer, for the comparison is exact.
 class Grid {
   public:
     Grid(float threshold, NmsWorkspace& workspace, std::size_t expected_boxes)
@@ -201,7 +209,10 @@ class Grid {
 
     // The position of a kept box that has IoU > threshold with `box`, or the number of kept boxes.
     [[nodiscard]] std::size_t find_overlap(const NmsWorkspace::Kept& kept, const float* box, float area,
-                                const Kernels& kernel) const noexcept {
+                                           const Kernels& kernel) const noexcept {
+        // Products of sides this small are subnormal and so coarse that an IoU can be anything: the bounds do
+        // not hold.
+        if (area < kCoarseArea) return kernel.find_overlap(view(kept), kept.count, box, area, threshold_);
         const Extent extent = extent_of(box);
         const unsigned from = std::max(lowest_, level_of(extent.longer * ratio_));
         const unsigned to = ratio_ > 0.0 ? std::min(highest_, level_of(extent.longer / ratio_)) : highest_;
@@ -226,6 +237,7 @@ class Grid {
 
   private:
     static constexpr std::size_t kLevels = 128;
+    static constexpr float kCoarseArea = 1e-30F;
 
     struct Extent {
         double x, y, width, height, longer;
@@ -254,7 +266,8 @@ class Grid {
 
     // 1 / side of a cell: the side is the power of two that ends the level.
     static double inverse_cell(unsigned level) noexcept {
-        const std::uint64_t bits = static_cast<std::uint64_t>(1023 + 127 - 2 - 2 * static_cast<int>(level)) << 52U;
+        const std::uint64_t bits = static_cast<std::uint64_t>(1023 + 127 - 2 - 2 * static_cast<int>(level))
+                                   << 52U;
         double inverse = 0.0;
         std::memcpy(&inverse, &bits, sizeof inverse);
         return inverse;
@@ -282,14 +295,16 @@ class Grid {
         return {floor_of(x - reach_x), floor_of(x + reach_x), floor_of(y - reach_y), floor_of(y + reach_y)};
     }
 
-    [[nodiscard]] std::size_t bucket_of(unsigned level, std::int64_t column, std::int64_t row) const noexcept {
+    [[nodiscard]] std::size_t bucket_of(unsigned level, std::int64_t column,
+                                        std::int64_t row) const noexcept {
         std::uint64_t hash = static_cast<std::uint64_t>(column) * 0x9E3779B97F4A7C15U +
                              (static_cast<std::uint64_t>(row) + level * 0x10001U) * 0xC2B2AE3D27D4EB4FU;
         hash ^= hash >> 32U;
         return static_cast<std::size_t>(hash * 0xBF58476D1CE4E5B9U >> 32U) & mask_;
     }
 
-    [[nodiscard]] std::uint32_t find_in_bucket(std::size_t bucket, const float* box, float area) const noexcept {
+    [[nodiscard]] std::uint32_t find_in_bucket(std::size_t bucket, const float* box,
+                                               float area) const noexcept {
         const float loose_bound = loose_iou_bound(threshold_, area);
         for (std::uint32_t j = workspace_.grid_heads[bucket]; j != kNone;) {
             const NmsWorkspace::GridEntry& entry = workspace_.grid_entries[j];
@@ -298,7 +313,8 @@ class Grid {
             const float intersection = std::max(width, 0.0F) * std::max(height, 0.0F);
             const float joined = (area + entry.area) - intersection;
             // One branch that is seldom taken; the division decides, as in Kernels::find_overlap.
-            if (intersection > loose_bound * joined && intersection / joined > threshold_) return entry.position;
+            if (intersection > loose_bound * joined && intersection / joined > threshold_)
+                return entry.position;
             j = entry.next;
         }
         return kNone;
@@ -390,14 +406,16 @@ std::size_t nms_sorted(const float* boxes_xyxy, std::size_t n, double iou_thresh
     return found;
 }
 
-std::vector<std::uint32_t> nms(const float* boxes_xyxy, const float* scores, std::size_t n, double iou_threshold,
-                               std::size_t top_k, std::size_t keep_top_k, NmsWorkspace& workspace) {
+std::vector<std::uint32_t> nms(const float* boxes_xyxy, const float* scores, std::size_t n,
+                               double iou_threshold, std::size_t top_k, std::size_t keep_top_k,
+                               NmsWorkspace& workspace) {
     std::vector<std::uint32_t> order(n);
     const std::size_t candidates = sort_by_score(scores, n, top_k, workspace, order.data());
     std::vector<float>& sorted = workspace.sorted_boxes;
     if (sorted.size() < 4 * candidates) sorted.resize(4 * candidates);
     for (std::size_t i = 0; i < candidates; ++i) {
-        std::memcpy(sorted.data() + 4 * i, boxes_xyxy + 4 * static_cast<std::size_t>(order[i]), 4 * sizeof(float));
+        std::memcpy(sorted.data() + 4 * i, boxes_xyxy + 4 * static_cast<std::size_t>(order[i]),
+                    4 * sizeof(float));
     }
     std::vector<std::uint32_t> kept(candidates);
     kept.resize(nms_sorted(sorted.data(), candidates, iou_threshold, keep_top_k, workspace, kept.data()));
@@ -405,7 +423,8 @@ std::vector<std::uint32_t> nms(const float* boxes_xyxy, const float* scores, std
     return kept;
 }
 
-void box_iou(const float* boxes_xyxy, std::size_t n, const float* others_xyxy, std::size_t m, float* iou) noexcept {
+void box_iou(const float* boxes_xyxy, std::size_t n, const float* others_xyxy, std::size_t m,
+             float* iou) noexcept {
     for (std::size_t i = 0; i < n; ++i) {
         const float* const a = boxes_xyxy + 4 * i;
         const float area_a = (a[2] - a[0]) * (a[3] - a[1]);
@@ -415,7 +434,9 @@ void box_iou(const float* boxes_xyxy, std::size_t n, const float* others_xyxy, s
             const float width = std::min(a[2], b[2]) - std::max(a[0], b[0]);
             const float height = std::min(a[3], b[3]) - std::max(a[1], b[1]);
             const float intersection = width > 0.0F && height > 0.0F ? width * height : 0.0F;
-            iou[i * m + j] = intersection > 0.0F ? intersection / ((area_a + area_b) - intersection) : 0.0F;
+            const float ratio = intersection / ((area_a + area_b) - intersection);
+            // NaN is nothing over nothing, or infinity over infinity: no overlap that NMS would see.
+            iou[i * m + j] = ratio == ratio ? ratio : 0.0F;
         }
     }
 }

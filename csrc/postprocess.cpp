@@ -22,24 +22,25 @@ constexpr std::size_t kDecodeBlock = 64;
 constexpr std::uint32_t kUnranked = 0xFFFFFFFFU;
 constexpr std::size_t kPoolBytesLimit = std::size_t{8} << 20;
 
-// Grows only: what lies past the used part is never read, and shrinking would write it again at the next call.
+// Grows only: what lies past the used part is never read, and shrinking would write it again at the next
+// call.
 template <typename T>
 T* with_room(std::vector<T>& buffer, std::size_t n) {
     if (buffer.size() < n) buffer.resize(std::max(n, buffer.size() + buffer.size() / 2));
     return buffer.data();
 }
 
-// A bound on the logit difference such that every anchor with a float32 sigmoid above the threshold lies above it; a
-// few more may, and are dropped after the sigmoid. 5e-7 is more than the error of the sigmoid.
+// A bound on the logit difference such that every anchor with a float32 sigmoid above the threshold lies
+// above it; a few more may, and are dropped after the sigmoid. 5e-7 is more than the error of the sigmoid.
 float logit_bound(double threshold) noexcept {
     const double lower = threshold * (1.0 - 5e-7);
     if (!(lower > 0.0)) return -std::numeric_limits<float>::infinity();
     return round_down_to_float(std::log(lower / (1.0 - lower)));
 }
 
-// Division of numbers below 2^31 by a number known beforehand, as one multiplication (Granlund and Montgomery 1994): with
-// 2^(bits - 1) < divisor <= 2^bits, multiplier = ceil(2^(31 + bits) / divisor) is too large by less than 1, which
-// numerators below 2^31 do not feel, and the product stays below 2^64.
+// Division of numbers below 2^31 by a number known beforehand, as one multiplication (Granlund and Montgomery
+// 1994): with 2^(bits - 1) < divisor <= 2^bits, multiplier = ceil(2^(31 + bits) / divisor) is too large by
+// less than 1, which numerators below 2^31 do not feel, and the product stays below 2^64.
 class Divisor {
   public:
     explicit Divisor(std::uint32_t divisor) noexcept {
@@ -71,7 +72,8 @@ class AnchorLocator {
         const std::uint32_t row = by_width_.quotient(cell);
         const float size = sizes_[index - cell * per_cell_];
         // Both are below 2^20: a signed conversion is one instruction.
-        anchor_cxcywh[0] = (static_cast<float>(static_cast<std::int32_t>(cell - row * width_)) + 0.5F) * stride_;
+        anchor_cxcywh[0] =
+            (static_cast<float>(static_cast<std::int32_t>(cell - row * width_)) + 0.5F) * stride_;
         anchor_cxcywh[1] = (static_cast<float>(static_cast<std::int32_t>(row)) + 0.5F) * stride_;
         anchor_cxcywh[2] = size;
         anchor_cxcywh[3] = size;
@@ -114,11 +116,12 @@ bool is_finite(const float* box) noexcept {
 }  // namespace
 
 std::size_t Workspace::capacity_bytes() const noexcept {
-    const std::size_t floats = boxes.capacity() + scores.capacity() + landmarks.capacity() + candidate_score_.capacity() +
-                               decoded_.capacity() +
+    const std::size_t floats = boxes.capacity() + scores.capacity() + landmarks.capacity() +
+                               candidate_score_.capacity() + decoded_.capacity() +
                                nms_.sorted_boxes.capacity() + 5 * nms_.kept.area.capacity();
-    const std::size_t integers = candidate_index_.capacity() + order_.capacity() + rank_.capacity() + kept_.capacity() +
-                                 nms_.grid_heads.capacity() + 7 * nms_.grid_entries.capacity();
+    const std::size_t integers = candidate_index_.capacity() + order_.capacity() + rank_.capacity() +
+                                 kept_.capacity() + nms_.grid_heads.capacity() +
+                                 7 * nms_.grid_entries.capacity();
     const std::size_t keys = nms_.sort_keys.capacity() + nms_.sort_spare.capacity();
     return floats * sizeof(float) + integers * sizeof(std::uint32_t) + keys * sizeof(std::uint64_t);
 }
@@ -142,8 +145,8 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutpu
             const std::size_t block = std::min(kScanBlock, count - i);
             std::uint32_t* const index = with_room(workspace.candidate_index_, found + block + kScanSlack);
             float* const value = with_room(workspace.candidate_score_, found + block + kScanSlack);
-            found += scan(levels[k].class_scores + 2 * i, block, scan_bound, static_cast<std::uint32_t>(first + i),
-                          index + found, value + found);
+            found += scan(levels[k].class_scores + 2 * i, block, scan_bound,
+                          static_cast<std::uint32_t>(first + i), index + found, value + found);
         }
         ranges.push_back({AnchorLocator(pyramid.levels()[k], pyramid.feature_size(k, image)), &levels[k],
                           static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(first + count)});
@@ -153,7 +156,8 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutpu
     float* const score = with_room(workspace.candidate_score_, found);
     if (logits) {
         kernel.sigmoid(score, found);
-        // The bound of the scan is a little low; hardly ever does a score turn out not to be above the threshold.
+        // The bound of the scan is a little low; hardly ever does a score turn out not to be above the
+        // threshold.
         const std::size_t first_below = first_not_above(score, found, score_bound);
         std::size_t above = first_below;
         for (std::size_t i = first_below; i < found; ++i) {
@@ -164,8 +168,8 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutpu
         found = above;
     }
 
-    // Order, then decode the boxes of the first top_k in index order, which reads the outputs front to back; each box goes to its
-    // place in the order.
+    // Order, then decode the boxes of the first top_k in index order, which reads the outputs front to back;
+    // each box goes to its place in the order.
     std::uint32_t* const order = with_room(workspace.order_, found);
     const std::size_t ordered = sort_by_score(score, found, options.top_k, workspace.nms_, order);
     std::uint32_t* const rank = with_room(workspace.rank_, found);
@@ -268,8 +272,8 @@ void postprocess_batch(const AnchorPyramid& pyramid, ImageSize image, const Leve
             postprocess(pyramid, image, levels + i * level_count, options, *workspaces[i]);
         }
     };
-    // Threads of this call alone: nothing to share between detectors and nothing that a fork could break. One costs some
-    // 20 microseconds, less than a second image of a batch worth sharing out.
+    // Threads of this call alone: nothing to share between detectors and nothing that a fork could break. One
+    // costs some 20 microseconds, less than a second image of a batch worth sharing out.
     const std::size_t helpers = std::min(num_threads, batch_size) - 1;
     std::vector<std::exception_ptr> failures(helpers + 1);
     const auto guarded = [&](std::size_t slot) noexcept {

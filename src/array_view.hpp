@@ -1,5 +1,5 @@
-// Python arguments checked and turned into C++ views: the only place where a dtype, a shape, a layout or a number is judged.
-// Every error names the argument, what was expected and what came.
+// Python arguments checked and turned into C++ views: the only place where a dtype, a shape, a layout or a
+// number is judged. Every error names the argument, what was expected and what came.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "retinaface/anchors.hpp"
+#include "retinaface/decode.hpp"
 
 namespace retinaface::python {
 
@@ -29,13 +30,13 @@ inline std::string describe(const py::handle& object) {
            std::string(py::str(array.attr("shape")));
 }
 
-[[noreturn]] inline void raise_type(const std::string& name, const std::string& expected, const py::handle& got,
-                                    const std::string& hint = "") {
+[[noreturn]] inline void raise_type(const std::string& name, const std::string& expected,
+                                    const py::handle& got, const std::string& hint = "") {
     throw py::type_error(name + ": expected " + expected + ", got " + describe(got) + hint);
 }
 
-// A float32 array whose rows along the last axes are contiguous; only the first axis of three may have any stride. It is the
-// caller's memory where that is so already, and one copy where it is not.
+// A float32 array whose rows along the last axes are contiguous; only the first axis of three may have any
+// stride. It is the caller's memory where that is so already, and one copy where it is not.
 struct FloatView {
     py::array keep_alive;
     const float* data = nullptr;
@@ -47,11 +48,12 @@ struct FloatView {
     }
 };
 
-// The shape that an argument must have: any length of the first axis, then these. Put in words only for an error.
+// The shape that an argument must have: any length of the first axis, then these. Put in words only for an
+// error.
 struct ExpectedShape {
-    const char* first;        // name of the first axis
-    py::ssize_t rows = -1;    // second axis of three, -1: there are fewer
-    py::ssize_t columns = -1; // last axis, -1: there is one axis only
+    const char* first;         // name of the first axis
+    py::ssize_t rows = -1;     // second axis of three, -1: there are fewer
+    py::ssize_t columns = -1;  // last axis, -1: there is one axis only
     [[nodiscard]] py::ssize_t dimensions() const noexcept { return rows >= 0 ? 3 : columns >= 0 ? 2 : 1; }
     [[nodiscard]] std::string words() const {
         std::string text = "a float32 array of shape (" + std::string(first);
@@ -70,7 +72,8 @@ struct ArgumentName {
     }
 };
 
-inline FloatView float_view(const ArgumentName& name, const py::handle& object, const ExpectedShape& expected) {
+inline FloatView float_view(const ArgumentName& name, const py::handle& object,
+                            const ExpectedShape& expected) {
     py::array array = py::isinstance<py::array>(object) ? py::reinterpret_borrow<py::array>(object)
                                                         : py::array::ensure(object);
     if (!array) {
@@ -81,7 +84,8 @@ inline FloatView float_view(const ArgumentName& name, const py::handle& object, 
         raise_type(name.words(), expected.words(), array, "; convert it with .astype(numpy.float32)");
     }
     const py::ssize_t dimensions = expected.dimensions();
-    if (array.ndim() != dimensions || (expected.columns >= 0 && array.shape(dimensions - 1) != expected.columns) ||
+    if (array.ndim() != dimensions ||
+        (expected.columns >= 0 && array.shape(dimensions - 1) != expected.columns) ||
         (expected.rows >= 0 && array.shape(1) != expected.rows)) {
         throw py::value_error(name.words() + ": expected " + expected.words() + ", got " + describe(array));
     }
@@ -90,7 +94,8 @@ inline FloatView float_view(const ArgumentName& name, const py::handle& object, 
     py::ssize_t step = kItem;
     for (py::ssize_t axis = dimensions - 1; axis >= 0; --axis) {
         // Kernels take one or two axes whole; a batch may have any stride of whole floats.
-        const bool fits = axis == 0 && dimensions == 3 ? array.strides(0) % kItem == 0 : array.strides(axis) == step;
+        const bool fits =
+            axis == 0 && dimensions == 3 ? array.strides(0) % kItem == 0 : array.strides(axis) == step;
         usable = usable && (array.shape(axis) <= 1 || fits);
         step *= array.shape(axis);
     }
@@ -109,10 +114,10 @@ inline FloatView float_rows(const char* name, const py::handle& object, py::ssiz
 }
 
 inline double number(const char* name, const py::handle& object, const char* expected) {
-    const double value = PyBool_Check(object.ptr()) || PyUnicode_Check(object.ptr())
-                             ? -1.0
-                             : PyFloat_AsDouble(object.ptr());
-    if (PyBool_Check(object.ptr()) || PyUnicode_Check(object.ptr()) || (value == -1.0 && PyErr_Occurred() != nullptr)) {
+    const double value =
+        PyBool_Check(object.ptr()) || PyUnicode_Check(object.ptr()) ? -1.0 : PyFloat_AsDouble(object.ptr());
+    if (PyBool_Check(object.ptr()) || PyUnicode_Check(object.ptr()) ||
+        (value == -1.0 && PyErr_Occurred() != nullptr)) {
         PyErr_Clear();
         raise_type(name, expected, object);
     }
@@ -123,17 +128,31 @@ inline double number(const char* name, const py::handle& object, const char* exp
 inline double unit_interval(const char* name, const py::handle& object) {
     const double value = number(name, object, "a number within [0, 1]");
     if (!(value >= 0.0 && value <= 1.0)) {
-        throw py::value_error(std::string(name) + ": expected a number within [0, 1], got " + std::string(py::repr(object)));
+        throw py::value_error(std::string(name) + ": expected a number within [0, 1], got " +
+                              std::string(py::repr(object)));
     }
     return value;
 }
 
-inline float positive(const char* name, const py::handle& object) {
-    const double value = number(name, object, "a positive finite number");
-    if (!(value > 0.0) || !std::isfinite(value)) {
-        throw py::value_error(std::string(name) + ": expected a positive finite number, got " + std::string(py::repr(object)));
+// Two positive factors, of centre and size deltas.
+inline Variances variances_of(const char* name, const py::handle& object) {
+    constexpr const char* kExpected = "two positive finite numbers";
+    const auto pair = py::reinterpret_steal<py::object>(PySequence_Fast(object.ptr(), ""));
+    if (!pair) {
+        PyErr_Clear();
+        raise_type(name, kExpected, object);
     }
-    return static_cast<float>(value);
+    float values[2] = {};
+    bool fits = PySequence_Fast_GET_SIZE(pair.ptr()) == 2;
+    for (py::ssize_t i = 0; fits && i < 2; ++i) {
+        values[i] = static_cast<float>(number(name, PySequence_Fast_ITEMS(pair.ptr())[i], kExpected));
+        fits = values[i] > 0.0F && std::isfinite(values[i]);
+    }
+    if (!fits) {
+        throw py::value_error(std::string(name) + ": expected " + kExpected + ", got " +
+                              std::string(py::repr(object)));
+    }
+    return {values[0], values[1]};
 }
 
 // An integer within [1, upper].
@@ -145,7 +164,8 @@ inline std::size_t count(const char* name, const py::handle& object, std::size_t
     const bool overflow = value == -1 && PyErr_Occurred() != nullptr;
     if (overflow) PyErr_Clear();
     if (overflow || value < 1 || static_cast<unsigned long long>(value) > upper) {
-        throw py::value_error(std::string(name) + ": expected " + expected() + ", got " + std::string(py::repr(object)));
+        throw py::value_error(std::string(name) + ": expected " + expected() + ", got " +
+                              std::string(py::repr(object)));
     }
     return static_cast<std::size_t>(value);
 }
@@ -160,7 +180,8 @@ inline ImageSize image_size(const char* name, const py::handle& object) {
     const auto pair = py::reinterpret_steal<py::object>(PySequence_Fast(object.ptr(), ""));
     if (!pair || PySequence_Fast_GET_SIZE(pair.ptr()) != 2) {
         PyErr_Clear();
-        throw py::type_error(std::string(name) + ": expected (height, width), got " + std::string(py::repr(object)));
+        throw py::type_error(std::string(name) + ": expected (height, width), got " +
+                             std::string(py::repr(object)));
     }
     PyObject** const items = PySequence_Fast_ITEMS(pair.ptr());
     return {count(name, items[0], kMaxImageSide), count(name, items[1], kMaxImageSide)};
@@ -169,8 +190,8 @@ inline ImageSize image_size(const char* name, const py::handle& object) {
 inline std::size_t checked_num_anchors(const char* name, const AnchorPyramid& pyramid, ImageSize image) {
     const std::size_t anchors = pyramid.num_anchors(image);
     if (anchors > kMaxAnchors) {
-        throw py::value_error(std::string(name) + ": " + std::to_string(image.height) + " x " + std::to_string(image.width) +
-                              " has more than 2147483647 anchors");
+        throw py::value_error(std::string(name) + ": " + std::to_string(image.height) + " x " +
+                              std::to_string(image.width) + " has more than 2147483647 anchors");
     }
     return anchors;
 }

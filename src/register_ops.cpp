@@ -12,7 +12,8 @@ namespace {
 
 using Transform = void (*)(const float*, const float*, std::size_t, Variances, float*);
 
-AnchorPyramid make_pyramid(const std::vector<std::size_t>& strides, const std::vector<std::vector<float>>& sizes) {
+AnchorPyramid make_pyramid(const std::vector<std::size_t>& strides,
+                           const std::vector<std::vector<float>>& sizes) {
     std::vector<AnchorLevel> levels;
     levels.reserve(strides.size());
     for (std::size_t k = 0; k < strides.size(); ++k) levels.push_back({strides[k], sizes.at(k)});
@@ -33,14 +34,13 @@ FloatArray generate_anchors(const AnchorPyramid& pyramid, const py::object& size
 
 // The frame that decode and encode share: rows of values with `columns` columns, and one anchor for each.
 FloatArray with_anchors(const char* name, const py::object& values_in, const py::object& anchors_in,
-                        const py::object& center_variance, const py::object& size_variance, py::ssize_t columns,
-                        Transform transform) {
+                        const py::object& variances_in, py::ssize_t columns, Transform transform) {
     const FloatView values = float_rows(name, values_in, columns);
     const FloatView anchors = float_rows("anchors", anchors_in, 4);
-    const Variances variances{positive("variances[0]", center_variance), positive("variances[1]", size_variance)};
+    const Variances variances = variances_of("variances", variances_in);
     if (anchors.length != values.length) {
-        throw py::value_error("anchors: expected one for each of the " + std::to_string(values.length) + " rows of " +
-                              std::string(name) + ", got " + std::to_string(anchors.length));
+        throw py::value_error("anchors: expected one for each of the " + std::to_string(values.length) +
+                              " rows of " + std::string(name) + ", got " + std::to_string(anchors.length));
     }
     FloatArray out = float_array({static_cast<py::ssize_t>(values.length), columns});
     float* const data = out.mutable_data();
@@ -60,8 +60,8 @@ py::array_t<std::int64_t> nms_indices(const py::object& boxes_in, const py::obje
     const std::size_t before = optional_count("top_k", top_k);
     const std::size_t after = optional_count("keep_top_k", keep_top_k);
     if (scores.length != boxes.length) {
-        throw py::value_error("scores: expected one for each of the " + std::to_string(boxes.length) + " boxes, got " +
-                              std::to_string(scores.length));
+        throw py::value_error("scores: expected one for each of the " + std::to_string(boxes.length) +
+                              " boxes, got " + std::to_string(scores.length));
     }
     if (boxes.length > kMaxAnchors) throw py::value_error("boxes: expected at most 2147483647 boxes");
     std::vector<std::uint32_t> kept;
@@ -91,27 +91,28 @@ py::array_t<std::int64_t> nms_indices(const py::object& boxes_in, const py::obje
 void register_ops(py::module_& module) {
     py::class_<AnchorPyramid>(module, "AnchorPyramid")
         .def(py::init(&make_pyramid), py::arg("strides"), py::arg("sizes"))
-        .def("num_anchors", [](const AnchorPyramid& pyramid, const py::object& size) {
-            return checked_num_anchors("image_size_hw", pyramid, image_size("image_size_hw", size));
-        })
+        .def("num_anchors",
+             [](const AnchorPyramid& pyramid, const py::object& size) {
+                 return checked_num_anchors("image_size_hw", pyramid, image_size("image_size_hw", size));
+             })
         .def("generate", &generate_anchors);
 
-    module.def("decode_boxes", [](const py::object& deltas, const py::object& anchors, const py::object& center,
-                                  const py::object& size) {
-        return with_anchors("box_deltas", deltas, anchors, center, size, 4, decode_boxes);
-    });
-    module.def("decode_landmarks", [](const py::object& deltas, const py::object& anchors, const py::object& center,
-                                      const py::object& size) {
-        return with_anchors("landmark_deltas", deltas, anchors, center, size, 10, decode_landmarks);
-    });
-    module.def("encode_boxes", [](const py::object& boxes, const py::object& anchors, const py::object& center,
-                                  const py::object& size) {
-        return with_anchors("boxes", boxes, anchors, center, size, 4, encode_boxes);
-    });
-    module.def("encode_landmarks", [](const py::object& landmarks, const py::object& anchors, const py::object& center,
-                                      const py::object& size) {
-        return with_anchors("landmarks", landmarks, anchors, center, size, 10, encode_landmarks);
-    });
+    module.def("decode_boxes",
+               [](const py::object& deltas, const py::object& anchors, const py::object& variances) {
+                   return with_anchors("box_deltas", deltas, anchors, variances, 4, decode_boxes);
+               });
+    module.def("decode_landmarks",
+               [](const py::object& deltas, const py::object& anchors, const py::object& variances) {
+                   return with_anchors("landmark_deltas", deltas, anchors, variances, 10, decode_landmarks);
+               });
+    module.def("encode_boxes",
+               [](const py::object& boxes, const py::object& anchors, const py::object& variances) {
+                   return with_anchors("boxes", boxes, anchors, variances, 4, encode_boxes);
+               });
+    module.def("encode_landmarks",
+               [](const py::object& landmarks, const py::object& anchors, const py::object& variances) {
+                   return with_anchors("landmarks", landmarks, anchors, variances, 10, encode_landmarks);
+               });
     module.def("clip_boxes", [](const py::object& boxes_in, const py::object& size) {
         const FloatView boxes = float_rows("boxes", boxes_in, 4);
         const ImageSize image = image_size("image_size_hw", size);

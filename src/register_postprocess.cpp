@@ -10,8 +10,8 @@ namespace retinaface::python {
 
 namespace {
 
-// One output of the network, either concatenated over the levels or one array for each: as pointers to the rows of level k
-// of image b.
+// One output of the network, either concatenated over the levels or one array for each: as pointers to the
+// rows of level k of image b.
 class OutputView {
   public:
     OutputView(const char* name, const py::object& object, py::ssize_t columns,
@@ -50,7 +50,8 @@ class OutputView {
             name, object, {"B", static_cast<py::ssize_t>(anchors), static_cast<py::ssize_t>(columns_)}));
         if (views_.back().length != batch_size()) {
             throw py::value_error(name.words() + ": expected " + std::to_string(batch_size()) +
-                                  " images, as in the first level, got " + std::to_string(views_.back().length));
+                                  " images, as in the first level, got " +
+                                  std::to_string(views_.back().length));
         }
     }
 
@@ -71,7 +72,9 @@ class Lease {
     ~Lease() {
         for (std::unique_ptr<Workspace>& workspace : workspaces_) pool_.release(std::move(workspace));
     }
-    [[nodiscard]] const std::vector<std::unique_ptr<Workspace>>& workspaces() const noexcept { return workspaces_; }
+    [[nodiscard]] const std::vector<std::unique_ptr<Workspace>>& workspaces() const noexcept {
+        return workspaces_;
+    }
 
   private:
     WorkspacePool& pool_;
@@ -84,18 +87,18 @@ FloatArray copy_of(const std::vector<float>& values, std::vector<py::ssize_t> sh
     return out;
 }
 
-py::list run_postprocess(const AnchorPyramid& pyramid, const py::object& class_scores, const py::object& box_deltas,
-                         const py::object& landmark_deltas, const py::object& size, bool probabilities,
-                         const py::object& center_variance, const py::object& size_variance,
-                         const py::object& score_threshold, const py::object& nms_threshold, const py::object& top_k,
-                         const py::object& keep_top_k, const py::object& threads) {
+py::list run_postprocess(const AnchorPyramid& pyramid, const py::object& class_scores,
+                         const py::object& box_deltas, const py::object& landmark_deltas,
+                         const py::object& size, bool probabilities, const py::object& variances,
+                         const py::object& score_threshold, const py::object& nms_threshold,
+                         const py::object& top_k, const py::object& keep_top_k, const py::object& threads) {
     static WorkspacePool pool;
 
     const ImageSize image = image_size("image_size_hw", size);
     checked_num_anchors("image_size_hw", pyramid, image);
     PostprocessOptions options;
     options.score_kind = probabilities ? ScoreKind::probabilities : ScoreKind::logits;
-    options.variances = {positive("variances[0]", center_variance), positive("variances[1]", size_variance)};
+    options.variances = variances_of("variances", variances);
     options.score_threshold = unit_interval("score_threshold", score_threshold);
     options.nms_threshold = unit_interval("nms_threshold", nms_threshold);
     options.top_k = optional_count("top_k", top_k);
@@ -109,7 +112,8 @@ py::list run_postprocess(const AnchorPyramid& pyramid, const py::object& class_s
     const OutputView boxes("box_deltas", box_deltas, 4, level_anchors);
     const OutputView landmarks("landmark_deltas", landmark_deltas, 10, level_anchors);
     const std::size_t batch_size = scores.batch_size();
-    for (const auto& [name, other] : {std::pair{"box_deltas", &boxes}, std::pair{"landmark_deltas", &landmarks}}) {
+    for (const auto& [name, other] :
+         {std::pair{"box_deltas", &boxes}, std::pair{"landmark_deltas", &landmarks}}) {
         if (other->batch_size() != batch_size) {
             throw py::value_error(std::string(name) + ": expected " + std::to_string(batch_size) +
                                   " images, as in class_scores, got " + std::to_string(other->batch_size()));
@@ -126,7 +130,8 @@ py::list run_postprocess(const AnchorPyramid& pyramid, const py::object& class_s
     const Lease lease(pool, batch_size);
     {
         const py::gil_scoped_release release;
-        postprocess_batch(pyramid, image, outputs.data(), batch_size, options, num_threads, lease.workspaces());
+        postprocess_batch(pyramid, image, outputs.data(), batch_size, options, num_threads,
+                          lease.workspaces());
     }
     py::list faces;
     for (const std::unique_ptr<Workspace>& workspace : lease.workspaces()) {

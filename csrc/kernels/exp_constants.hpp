@@ -1,6 +1,7 @@
-// The constants of exp in float32, shared by the scalar and the SIMD form so that both give the same bits: reduction
-// to |r| <= ln(2) / 2 (Cody and Waite), a polynomial of degree 6 (Cephes, expf), at most 2 ulp from the true
-// value. Constants only: an inline function here could be compiled once for AVX and then run on a baseline CPU.
+// The constants of exp in float32, shared by the scalar and the SIMD form so that both give the same bits:
+// reduction to |r| <= ln(2) / 2 (Cody and Waite), a polynomial of degree 6 (Cephes, expf), at most 2 ulp from
+// the true value. Constants only: an inline function here could be compiled once for AVX and then run on a
+// baseline CPU.
 #pragma once
 
 namespace retinaface {

@@ -1,5 +1,5 @@
-// The inner loops, one table for each instruction set. All are noexcept and allocate nothing; a level gives the same bits
-// as the scalar one, which is the readable twin of the oracle in the tests.
+// The inner loops, one table for each instruction set. All are noexcept and allocate nothing; a level gives
+// the same bits as the scalar one, which is the readable twin of the oracle in the tests.
 #pragma once
 
 #include <cstddef>
@@ -23,21 +23,21 @@ struct BoxesSoa {
 };
 
 // Division decides an IoU, but costs as much as all the rest of it: it is left out where
-// intersection > loose_iou_bound * union says that the IoU does not come near the threshold. Two roundings stand
-// between the two forms, 16 ulp are given. Where the product could be subnormal, and its rounding coarse, every overlap
-// is divided.
+// intersection > loose_iou_bound * union says that the IoU does not come near the threshold. Two roundings
+// stand between the two forms, 16 ulp are given. Where the product could be subnormal, and its rounding
+// coarse, every overlap is divided.
 static inline float loose_iou_bound(float threshold, float area) noexcept {
     return threshold * area > 1e-30F ? threshold * (1.0F - 1e-6F) : 0.0F;
 }
 
 struct Kernels {
-    // Pairs (background, face) of n anchors -> index (offset by first_index) and face - background of those where the
-    // difference > minimum. Returns their number. Room for n + kScanSlack.
+    // Pairs (background, face) of n anchors -> index (offset by first_index) and face - background of those
+    // where the difference > minimum. Returns their number. Room for n + kScanSlack.
     std::size_t (*scan_logits)(const float* pairs, std::size_t n, float minimum, std::uint32_t first_index,
                                std::uint32_t* index, float* value) noexcept;
     // The same on probabilities: the value is the face probability.
-    std::size_t (*scan_probabilities)(const float* pairs, std::size_t n, float minimum, std::uint32_t first_index,
-                                      std::uint32_t* index, float* value) noexcept;
+    std::size_t (*scan_probabilities)(const float* pairs, std::size_t n, float minimum,
+                                      std::uint32_t first_index, std::uint32_t* index, float* value) noexcept;
     // In place: 1 / (1 + exp(-x)).
     void (*sigmoid)(float* values, std::size_t n) noexcept;
     // Whether all boxes are finite.
@@ -45,7 +45,8 @@ struct Kernels {
                          float* boxes) noexcept;
     void (*decode_landmarks)(const float* deltas, const float* anchors, std::size_t n, Variances variances,
                              float* landmarks) noexcept;
-    // The first of `count` boxes that has IoU > threshold with `box` (x1, y1, x2, y2, positive finite area), or `count`.
+    // The first of `count` boxes that has IoU > threshold with `box` (x1, y1, x2, y2, positive finite area),
+    // or `count`.
     std::size_t (*find_overlap)(const BoxesSoa& boxes, std::size_t count, const float* box, float area,
                                 float threshold) noexcept;
 };

@@ -31,9 +31,11 @@ constexpr CompressTable make_compress_table() noexcept {
 constexpr CompressTable kCompress = make_compress_table();
 
 __m256 exponential(__m256 x) noexcept {
-    const __m256 clamped = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(kExpUnderflow)), _mm256_set1_ps(kExpOverflow));
+    const __m256 clamped =
+        _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(kExpUnderflow)), _mm256_set1_ps(kExpOverflow));
     const __m256 magic = _mm256_set1_ps(kRoundMagic);
-    const __m256 n = _mm256_sub_ps(_mm256_add_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(kLog2E)), magic), magic);
+    const __m256 n =
+        _mm256_sub_ps(_mm256_add_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(kLog2E)), magic), magic);
     const __m256 reduced = _mm256_sub_ps(clamped, _mm256_mul_ps(n, _mm256_set1_ps(kLn2High)));
     const __m256 r = _mm256_sub_ps(reduced, _mm256_mul_ps(n, _mm256_set1_ps(kLn2Low)));
     __m256 p = _mm256_set1_ps(kExpC0);
@@ -61,10 +63,13 @@ __m256 exponential(__m256 x) noexcept {
 }
 
 // Of a mask that is not 0.
-unsigned lowest_bit(unsigned mask) noexcept { return static_cast<unsigned>(_mm_popcnt_u32((mask & (~mask + 1U)) - 1U)); }
+unsigned lowest_bit(unsigned mask) noexcept {
+    return static_cast<unsigned>(_mm_popcnt_u32((mask & (~mask + 1U)) - 1U));
+}
 
 // Appends the lanes of `values` that `mask` selects, and their indices, in lane order.
-std::size_t append(unsigned mask, __m256 values, std::uint32_t first, std::uint32_t* index, float* value) noexcept {
+std::size_t append(unsigned mask, __m256 values, std::uint32_t first, std::uint32_t* index,
+                   float* value) noexcept {
     const __m128i packed = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kCompress.lanes[mask]));
     const __m256i lanes = _mm256_cvtepu8_epi32(packed);
     const __m256i indices = _mm256_add_epi32(lanes, _mm256_set1_epi32(static_cast<int>(first)));
@@ -73,7 +78,8 @@ std::size_t append(unsigned mask, __m256 values, std::uint32_t first, std::uint3
     return static_cast<std::size_t>(_mm_popcnt_u32(mask));
 }
 
-// Of 8 pairs, the face value (less the background value, for logits), with lanes in the order 0 1 4 5 2 3 6 7.
+// Of 8 pairs, the face value (less the background value, for logits), with lanes in the order 0 1 4 5 2 3
+// 6 7.
 template <bool kLogits>
 __m256 face_values(const float* pairs) noexcept {
     const __m256 low = _mm256_loadu_ps(pairs);
@@ -88,12 +94,13 @@ __m256 in_order(__m256 values) noexcept {
 }
 
 template <bool kLogits>
-std::size_t scan(const float* pairs, std::size_t n, float minimum, std::uint32_t first_index, std::uint32_t* index,
-                 float* value) noexcept {
+std::size_t scan(const float* pairs, std::size_t n, float minimum, std::uint32_t first_index,
+                 std::uint32_t* index, float* value) noexcept {
     const __m256 bound = _mm256_set1_ps(minimum);
     std::size_t found = 0;
     std::size_t i = 0;
-    // Most anchors are background: four vectors are asked at once, and looked at one by one only if one has a face.
+    // Most anchors are background: four vectors are asked at once, and looked at one by one only if one has a
+    // face.
     for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
         __m256 values[4];
         __m256 any = _mm256_setzero_ps();
@@ -104,9 +111,10 @@ std::size_t scan(const float* pairs, std::size_t n, float minimum, std::uint32_t
         if (_mm256_testz_ps(any, any) != 0) continue;
         for (std::size_t v = 0; v < 4; ++v) {
             const __m256 ordered = in_order(values[v]);
-            const auto mask = static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(ordered, bound, _CMP_GT_OQ)));
-            found += append(mask, ordered, first_index + static_cast<std::uint32_t>(i + v * kLanes), index + found,
-                            value + found);
+            const auto mask =
+                static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(ordered, bound, _CMP_GT_OQ)));
+            found += append(mask, ordered, first_index + static_cast<std::uint32_t>(i + v * kLanes),
+                            index + found, value + found);
         }
     }
     for (; i < n; ++i) {
@@ -146,8 +154,8 @@ void sigmoid(float* values, std::size_t n) noexcept {
     for (std::size_t k = 0; i + k < n; ++k) values[i + k] = rest[k];
 }
 
-// Four rows at a time. Two rows fill a vector; the shuffles bring the centres of four rows into one vector and their sizes
-// into another, so that every lane of the exponential is used.
+// Four rows at a time. Two rows fill a vector; the shuffles bring the centres of four rows into one vector
+// and their sizes into another, so that every lane of the exponential is used.
 //
 // Returns lanes that are NaN where a coordinate is not finite: NaN and infinity times zero are NaN.
 __m256 decode_4_boxes(const float* deltas, const float* anchors, __m256 center_variance, __m256 size_variance,
@@ -160,8 +168,8 @@ __m256 decode_4_boxes(const float* deltas, const float* anchors, __m256 center_v
     const __m256 delta_size = _mm256_shuffle_ps(delta_01, delta_23, 0xEE);
     const __m256 anchor_center = _mm256_shuffle_ps(anchor_01, anchor_23, 0x44);
     const __m256 anchor_size = _mm256_shuffle_ps(anchor_01, anchor_23, 0xEE);
-    const __m256 center =
-        _mm256_add_ps(anchor_center, _mm256_mul_ps(_mm256_mul_ps(delta_center, center_variance), anchor_size));
+    const __m256 center = _mm256_add_ps(
+        anchor_center, _mm256_mul_ps(_mm256_mul_ps(delta_center, center_variance), anchor_size));
     const __m256 size = _mm256_mul_ps(anchor_size, exponential(_mm256_mul_ps(delta_size, size_variance)));
     const __m256 half = _mm256_mul_ps(size, _mm256_set1_ps(0.5F));
     const __m256 low = _mm256_sub_ps(center, half);
@@ -179,8 +187,8 @@ bool decode_boxes(const float* deltas, const float* anchors, std::size_t n, Vari
     __m256 probe = _mm256_setzero_ps();
     std::size_t i = 0;
     for (; i + 4 <= n; i += 4) {
-        probe = _mm256_add_ps(
-            probe, decode_4_boxes(deltas + 4 * i, anchors + 4 * i, center_variance, size_variance, boxes + 4 * i));
+        probe = _mm256_add_ps(probe, decode_4_boxes(deltas + 4 * i, anchors + 4 * i, center_variance,
+                                                    size_variance, boxes + 4 * i));
     }
     if (i < n) {
         float rest_deltas[16] = {};

@@ -51,12 +51,13 @@ inline float uniform(Random& random, float low, float high) {
 }  // namespace check
 
 #define CHECK(expression) check::that((expression), #expression, __FILE__, __LINE__)
-#define CHECK_THROWS(statement) check::throws([&]() { statement; }, #statement " should throw", __FILE__, __LINE__)
+#define CHECK_THROWS(statement) \
+    check::throws([&]() { statement; }, #statement " should throw", __FILE__, __LINE__)
 
-#define CHECK_MAIN(...)                                                    \
-    int main() {                                                           \
-        if (!check::level_available()) return 77;                          \
-        for (void (*const test)() : {__VA_ARGS__}) test();                 \
-        if (check::failures == 0) std::puts("all checks passed");          \
-        return check::failures == 0 ? 0 : 1;                               \
+#define CHECK_MAIN(...)                                           \
+    int main() {                                                  \
+        if (!check::level_available()) return 77;                 \
+        for (void (*const test)() : {__VA_ARGS__}) test();        \
+        if (check::failures == 0) std::puts("all checks passed"); \
+        return check::failures == 0 ? 0 : 1;                      \
     }

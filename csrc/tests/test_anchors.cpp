@@ -21,7 +21,8 @@ void counts() {
     CHECK(AnchorPyramid(paper).num_anchors({640, 640}) == 102300);
 }
 
-// Every anchor against its definition, computed from the index the slow way, on sizes that divide and sizes that do not.
+// Every anchor against its definition, computed from the index the slow way, on sizes that divide and sizes
+// that do not.
 void definition() {
     for (const ImageSize image : {ImageSize{1, 1}, {33, 31}, {64, 96}, {217, 333}}) {
         std::vector<float> anchors(4 * kPyramid.num_anchors(image));
@@ -33,7 +34,8 @@ void definition() {
                     for (const float size : level.sizes) {
                         const auto stride = static_cast<double>(level.stride);
                         CHECK(static_cast<double>(anchors[4 * i]) == (static_cast<double>(x) + 0.5) * stride);
-                        CHECK(static_cast<double>(anchors[4 * i + 1]) == (static_cast<double>(y) + 0.5) * stride);
+                        CHECK(static_cast<double>(anchors[4 * i + 1]) ==
+                              (static_cast<double>(y) + 0.5) * stride);
                         CHECK(anchors[4 * i + 2] == size && anchors[4 * i + 3] == size);
                         ++i;
                     }

@@ -11,7 +11,8 @@ using namespace retinaface;
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-    return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+    return a.size() == b.size() &&
+           (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
 std::vector<float> random_floats(std::size_t n, float low, float high, std::uint64_t seed) {
@@ -88,7 +89,8 @@ void exponential_accuracy() {
 void special_values() {
     std::vector<float> values{kInf, -kInf, std::nanf(""), 0.0F, -0.0F, 1000.0F, -1000.0F, 1.0F, 2.0F};
     kernels().sigmoid(values.data(), values.size());
-    CHECK(values[0] == 1.0F && values[1] == 0.0F && std::isnan(values[2]) && values[3] == 0.5F && values[4] == 0.5F);
+    CHECK(values[0] == 1.0F && values[1] == 0.0F && std::isnan(values[2]) && values[3] == 0.5F &&
+          values[4] == 0.5F);
     CHECK(values[5] == 1.0F && values[6] == 0.0F);
 
     const std::vector<float> boxes{-1, -2, 99, std::nanf(""), 3, 4, kInf, -kInf};
@@ -115,7 +117,8 @@ void same_as_scalar() {
                 const auto scan_scalar =
                     probabilities ? kScalarKernels.scan_probabilities : kScalarKernels.scan_logits;
                 const std::size_t found = scan(logits.data(), n, minimum, 5, index.data(), value.data());
-                CHECK(found == scan_scalar(logits.data(), n, minimum, 5, index_scalar.data(), value_scalar.data()));
+                CHECK(found ==
+                      scan_scalar(logits.data(), n, minimum, 5, index_scalar.data(), value_scalar.data()));
                 index.resize(found);
                 index_scalar.resize(found);
                 value.resize(found);

@@ -10,8 +10,8 @@ namespace {
 using namespace retinaface;
 
 // The definition: every kept box against every candidate, and a stable sort.
-std::vector<std::uint32_t> oracle(const std::vector<float>& boxes, const std::vector<float>& scores, double threshold,
-                                  std::size_t top_k, std::size_t keep_top_k) {
+std::vector<std::uint32_t> oracle(const std::vector<float>& boxes, const std::vector<float>& scores,
+                                  double threshold, std::size_t top_k, std::size_t keep_top_k) {
     std::vector<std::uint32_t> order(scores.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
     std::stable_sort(order.begin(), order.end(),
@@ -45,16 +45,23 @@ struct Scene {
 // below the count from which the grid is used.
 void agrees_with_definition() {
     const Scene scenes[] = {
-        {"dense", 900, 200, 5, 60, 0},         {"sparse", 3000, 6000, 3, 40, 0},
-        {"all sizes", 2500, 4000, 1, 2000, 0}, {"on a grid", 2500, 900, 8, 24, 4},
-        {"far away", 1500, 1e7F, 8, 1e4F, 0},  {"tiny", 1500, 1e-3F, 1e-5F, 1e-4F, 0},
-        {"few", 7, 50, 5, 60, 0},              {"negative side", 1500, 3000, -4, 60, 0},
+        {"dense", 900, 200, 5, 60, 0},
+        {"sparse", 3000, 6000, 3, 40, 0},
+        {"all sizes", 2500, 4000, 1, 2000, 0},
+        {"on a grid", 2500, 900, 8, 24, 4},
+        {"far away", 1500, 1e7F, 8, 1e4F, 0},
+        {"tiny", 1500, 1e-3F, 1e-5F, 1e-4F, 0},
+        {"few", 7, 50, 5, 60, 0},
+        {"negative side", 1500, 3000, -4, 60, 0},
+        {"subnormal areas", 1500, 1e-20F, 1e-23F, 1e-21F, 0},
     };
     for (const Scene& scene : scenes) {
         for (const double threshold : {0.0, 0.05, 0.2, 0.3, 0.4, 0.5, 0.75, 0.95, 1.0}) {
             check::Random random(scene.n + static_cast<std::uint64_t>(threshold * 100));
             std::vector<float> boxes(4 * scene.n), scores(scene.n);
-            const auto snap = [&](float v) { return scene.snap > 0 ? std::floor(v / scene.snap) * scene.snap : v; };
+            const auto snap = [&](float v) {
+                return scene.snap > 0 ? std::floor(v / scene.snap) * scene.snap : v;
+            };
             for (std::size_t i = 0; i < scene.n; ++i) {
                 for (std::size_t axis = 0; axis < 2; ++axis) {
                     boxes[4 * i + axis] = snap(check::uniform(random, -scene.extent, scene.extent));
@@ -63,7 +70,8 @@ void agrees_with_definition() {
                 }
                 scores[i] = std::floor(check::uniform(random, -1, 1) * 500.0F) / 500.0F;
             }
-            for (const auto& [top_k, keep_top_k] : {std::pair<std::size_t, std::size_t>{0, 0}, {700, 0}, {0, 450}}) {
+            for (const auto& [top_k, keep_top_k] :
+                 {std::pair<std::size_t, std::size_t>{0, 0}, {700, 0}, {0, 450}}) {
                 NmsWorkspace workspace;
                 for (int repeat = 0; repeat < 2; ++repeat) {
                     const auto kept =
@@ -97,11 +105,12 @@ void ties_and_strictness() {
 void not_finite_boxes_overlap_nothing() {
     const float inf = std::numeric_limits<float>::infinity();
     const float nan = std::nanf("");
-    const std::vector<float> boxes{0, 0, 10, 10, -inf, -inf, inf, inf, nan, 0, 10, 10, 0, 0, 10, 10, 10, 10, 0, 0,
-                                   0, 0, 0,  0,  -3e38F, 0, 3e38F, 1};
+    const std::vector<float> boxes{0,  0,  10, 10, -inf, -inf, inf, inf, nan, 0, 10,     10, 0,     0,
+                                   10, 10, 10, 10, 0,    0,    0,   0,   0,   0, -3e38F, 0,  3e38F, 1};
     const std::vector<float> scores{0.9F, 0.8F, 0.7F, 0.6F, 0.5F, 0.4F, 0.3F};
     NmsWorkspace workspace;
-    CHECK((nms(boxes.data(), scores.data(), 7, 0.0, 0, 0, workspace) == std::vector<std::uint32_t>{0, 1, 2, 4, 5, 6}));
+    CHECK((nms(boxes.data(), scores.data(), 7, 0.0, 0, 0, workspace) ==
+           std::vector<std::uint32_t>{0, 1, 2, 4, 5, 6}));
 }
 
 void order() {
@@ -119,7 +128,8 @@ void order() {
                 std::vector<std::uint32_t> got(n);
                 const std::size_t count = sort_by_score(scores.data(), n, top_k, workspace, got.data());
                 CHECK(count == (top_k == 0 ? n : std::min(n, top_k)));
-                CHECK(std::equal(got.begin(), got.begin() + static_cast<std::ptrdiff_t>(count), expected.begin()));
+                CHECK(std::equal(got.begin(), got.begin() + static_cast<std::ptrdiff_t>(count),
+                                 expected.begin()));
             }
         }
     }

@@ -36,8 +36,8 @@ Outputs random_outputs(ImageSize image, float face_share, std::uint64_t seed) {
     return outputs;
 }
 
-// The same faces by the long way: all anchors, all boxes, then one operation after the other. The steps are checked by tests of
-// their own; here it is that leaving out the rest changes nothing.
+// The same faces by the long way: all anchors, all boxes, then one operation after the other. The steps are
+// checked by tests of their own; here it is that leaving out the rest changes nothing.
 void same_as_step_by_step() {
     for (const ImageSize image : {ImageSize{640, 640}, {217, 333}, {1, 1}, {31, 33}, {480, 64}}) {
         for (const float share : {0.0F, 0.02F, 1.0F}) {
@@ -63,12 +63,13 @@ void same_as_step_by_step() {
                     if (static_cast<double>(score) <= 0.3) continue;
                     candidates.push_back(static_cast<std::uint32_t>(i));
                     scores.push_back(score);
-                    candidate_boxes.insert(candidate_boxes.end(), boxes.begin() + static_cast<std::ptrdiff_t>(4 * i),
+                    candidate_boxes.insert(candidate_boxes.end(),
+                                           boxes.begin() + static_cast<std::ptrdiff_t>(4 * i),
                                            boxes.begin() + static_cast<std::ptrdiff_t>(4 * i + 4));
                 }
                 NmsWorkspace nms_workspace;
-                const auto kept = nms(candidate_boxes.data(), scores.data(), scores.size(), 0.4, top_k, 300,
-                                      nms_workspace);
+                const auto kept =
+                    nms(candidate_boxes.data(), scores.data(), scores.size(), 0.4, top_k, 300, nms_workspace);
                 CHECK(kept.size() == workspace.scores.size());
                 for (std::size_t i = 0; i < std::min(kept.size(), workspace.scores.size()); ++i) {
                     const std::size_t anchor = candidates[kept[i]];
@@ -95,7 +96,8 @@ void threshold_is_strict() {
         for (std::size_t i = 0; i < n; ++i) {
             outputs.scores[2 * i] = 0.0F;
             outputs.scores[2 * i + 1] =
-                static_cast<float>(at) * (1.0F + (static_cast<float>(i) - static_cast<float>(n) / 2.0F) * 1e-7F);
+                static_cast<float>(at) *
+                (1.0F + (static_cast<float>(i) - static_cast<float>(n) / 2.0F) * 1e-7F);
         }
         PostprocessOptions options;
         options.score_threshold = threshold;
@@ -105,8 +107,9 @@ void threshold_is_strict() {
         postprocess(kPyramid, image, outputs.levels.data(), options, above);
         options.score_threshold = 0.0;
         postprocess(kPyramid, image, outputs.levels.data(), options, all);
-        const auto expected = std::count_if(all.scores.begin(), all.scores.end(),
-                                            [&](float score) { return static_cast<double>(score) > threshold; });
+        const auto expected = std::count_if(all.scores.begin(), all.scores.end(), [&](float score) {
+            return static_cast<double>(score) > threshold;
+        });
         CHECK(static_cast<std::size_t>(expected) == above.scores.size());
         for (const float score : above.scores) CHECK(static_cast<double>(score) > threshold);
     }
@@ -117,7 +120,8 @@ void batches_and_threads() {
     std::vector<Outputs> images;
     std::vector<LevelOutputs> levels;
     for (std::uint64_t i = 0; i < 9; ++i) images.push_back(random_outputs(image, 0.1F, i));
-    for (const Outputs& outputs : images) levels.insert(levels.end(), outputs.levels.begin(), outputs.levels.end());
+    for (const Outputs& outputs : images)
+        levels.insert(levels.end(), outputs.levels.begin(), outputs.levels.end());
     WorkspacePool pool;
     for (const std::size_t threads : {1U, 2U, 4U, 20U}) {
         std::vector<std::unique_ptr<Workspace>> workspaces;

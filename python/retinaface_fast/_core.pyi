@@ -12,16 +12,16 @@ class AnchorPyramid:
 def simd_level() -> str: ...
 def simd_levels() -> list[str]: ...
 def decode_boxes(
-    box_deltas: FloatArray, anchors: FloatArray, center_variance: float, size_variance: float, /
+    box_deltas: FloatArray, anchors: FloatArray, variances: Sequence[float], /
 ) -> FloatArray: ...
 def decode_landmarks(
-    landmark_deltas: FloatArray, anchors: FloatArray, center_variance: float, size_variance: float, /
+    landmark_deltas: FloatArray, anchors: FloatArray, variances: Sequence[float], /
 ) -> FloatArray: ...
 def encode_boxes(
-    boxes: FloatArray, anchors: FloatArray, center_variance: float, size_variance: float, /
+    boxes: FloatArray, anchors: FloatArray, variances: Sequence[float], /
 ) -> FloatArray: ...
 def encode_landmarks(
-    landmarks: FloatArray, anchors: FloatArray, center_variance: float, size_variance: float, /
+    landmarks: FloatArray, anchors: FloatArray, variances: Sequence[float], /
 ) -> FloatArray: ...
 def clip_boxes(boxes: FloatArray, image_size_hw: tuple[int, int], /) -> FloatArray: ...
 def box_iou(boxes1: FloatArray, boxes2: FloatArray, /) -> FloatArray: ...
@@ -40,8 +40,7 @@ def postprocess(
     landmark_deltas: FloatArray | Sequence[FloatArray],
     image_size_hw: tuple[int, int],
     probabilities: bool,
-    center_variance: float,
-    size_variance: float,
+    variances: Sequence[float],
     score_threshold: float,
     nms_threshold: float,
     top_k: int | None,

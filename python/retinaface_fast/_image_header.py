@@ -150,7 +150,7 @@ def _jpeg(data: bytes) -> ImageHeader:
         raise ValueError("the JPEG file has no frame header")
     # In entropy-coded data 0xFF is always followed by 0 or a restart marker, so that the first end marker
     # from here on is the true one, whatever follows it (maker's data, a second picture, padding).
-    complete = data.find(b"\xff\xd9", position + length) >= 0
+    complete = data.endswith(b"\xff\xd9") or data.find(b"\xff\xd9", position + length) >= 0
     return ImageHeader("JPEG", size_hw, orientation, complete)
 
 

@@ -6,10 +6,21 @@ the compiled core. `retinaface_fast.ops.generate_anchors` turns a description in
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["P2_P6", "P3_P5", "AnchorConfig"]
+
+# Pixels: what the core can count, and what float32 arithmetic on anchors can bear.
+_LONGEST_SIDE = 1 << 20
+_SMALLEST_SIZE = 1e-3
+
+
+def _as_tuple(name: str, value: object, expected: str) -> tuple[Any, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    return tuple(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +32,7 @@ class AnchorConfig:
 
     Args:
         strides: Pixels between neighbouring cells, one integer of at least 1 for each level.
-        sizes: For each level, the sides of the anchors of a cell, positive and in pixels.
+        sizes: For each level, the sides of the anchors of a cell, pixels within [0.001, 1048576].
 
     Raises:
         TypeError: If a stride is not an integer or a size is not a number.
@@ -39,22 +50,32 @@ class AnchorConfig:
     sizes: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
-        strides = tuple(self.strides)
+        strides = _as_tuple("strides", self.strides, "integers")
+        sizes = tuple(
+            _as_tuple("sizes", level, "numbers for each level")
+            for level in _as_tuple("sizes", self.sizes, "a sequence for each level")
+        )
         if not strides:
             raise ValueError("strides: expected at least one level, got none")
         for stride in strides:
             if isinstance(stride, bool) or not isinstance(stride, int):
                 raise TypeError(f"strides: expected integers, got {stride!r}")
-            if not 1 <= stride <= 1 << 20:
-                raise ValueError(f"strides: expected pixels within [1, 1048576], got {stride}")
-        sizes = tuple(tuple(float(size) for size in level) for level in self.sizes)
+            if not 1 <= stride <= _LONGEST_SIDE:
+                raise ValueError(f"strides: expected pixels within [1, {_LONGEST_SIDE}], got {stride}")
         if len(sizes) != len(strides):
-            raise ValueError(f"sizes: expected one entry for each of {len(strides)} strides, got {len(sizes)}")
+            raise ValueError(f"sizes: expected one entry for each stride, {len(strides)}, got {len(sizes)}")
         for level in sizes:
-            if not level or not all(math.isfinite(size) and size > 0 for size in level):
-                raise ValueError(f"sizes: expected positive pixels for every level, got {level}")
+            if not level:
+                raise ValueError("sizes: expected at least one for each level, got none")
+            for size in level:
+                if isinstance(size, bool) or not isinstance(size, (int, float)):
+                    raise TypeError(f"sizes: expected numbers, got {size!r}")
+                if not _SMALLEST_SIZE <= size <= _LONGEST_SIDE:
+                    raise ValueError(
+                        f"sizes: expected pixels within [{_SMALLEST_SIZE}, {_LONGEST_SIDE}], got {size}"
+                    )
         object.__setattr__(self, "strides", strides)
-        object.__setattr__(self, "sizes", sizes)
+        object.__setattr__(self, "sizes", tuple(tuple(float(size) for size in level) for level in sizes))
 
     @property
     def anchors_per_cell(self) -> tuple[int, ...]:
@@ -69,8 +90,13 @@ class AnchorConfig:
 
         Returns:
             One (rows, columns) for each level.
+
+        Raises:
+            ValueError: If a side is less than 1.
         """
         height, width = image_size_hw
+        if height < 1 or width < 1:
+            raise ValueError(f"image_size_hw: expected at least 1x1 pixels, got {image_size_hw}")
         return tuple((-(-height // stride), -(-width // stride)) for stride in self.strides)
 
     def num_anchors(self, image_size_hw: tuple[int, int]) -> int:
@@ -81,6 +107,9 @@ class AnchorConfig:
 
         Returns:
             The sum over all levels of rows * columns * anchors per cell.
+
+        Raises:
+            ValueError: If a side is less than 1.
         """
         features = self.feature_sizes_hw(image_size_hw)
         return sum(h * w * n for (h, w), n in zip(features, self.anchors_per_cell, strict=True))

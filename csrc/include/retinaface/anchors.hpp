@@ -1,8 +1,8 @@
 // Anchors: the reference boxes of every cell of a feature pyramid.
 //
 // All lengths are pixels of the network's input; the origin is the top left corner of the image. An anchor is
-// (centre x, centre y, width, height). The anchors of an image are ordered by level, row, column, size, and that
-// position is the anchor's index everywhere in this library.
+// (centre x, centre y, width, height). The anchors of an image are ordered by level, row, column, size, and
+// that position is the anchor's index everywhere in this library.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +27,8 @@ inline constexpr std::size_t kMaxAnchors = (std::size_t{1} << 31) - 1;
 
 class AnchorPyramid {
   public:
-    // Throws std::invalid_argument if there is no level, a stride is 0, or a size is missing, not positive or not
-    // finite.
+    // Throws std::invalid_argument if there is no level, a stride is 0, or a size is missing, not positive or
+    // not finite.
     explicit AnchorPyramid(std::vector<AnchorLevel> levels);
 
     [[nodiscard]] const std::vector<AnchorLevel>& levels() const noexcept { return levels_; }

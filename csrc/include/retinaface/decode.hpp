@@ -4,8 +4,8 @@
 //   box centre = (cx + dx * v0 * w, cy + dy * v0 * h), box size = (w * exp(dw * v1), h * exp(dh * v1))
 //   landmark k = (cx + dx_k * v0 * w, cy + dy_k * v0 * h)
 // as in SSD (Liu et al. 2016, equation 2), with the variances of the original Caffe code. Anchors are cxcywh,
-// boxes are xyxy, all in pixels; every pointer is to contiguous rows. Results are the same bit for bit at every
-// SIMD level. Nothing is clipped or checked: NaN and infinity go through.
+// boxes are xyxy, all in pixels; every pointer is to contiguous rows. Results are the same bit for bit at
+// every SIMD level. Nothing is clipped or checked: NaN and infinity go through.
 #pragma once
 
 #include <cstddef>

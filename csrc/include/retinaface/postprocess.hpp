@@ -1,8 +1,9 @@
 // From the raw outputs of the network to faces, in one pass.
 //
-// The class scores are scanned once; only anchors above the score threshold are looked at again: their boxes are
-// decoded with the anchor computed from its index, ordered, suppressed, and the landmarks of the kept ones decoded.
-// Nothing of the size of the anchor grid is allocated unless that many anchors pass the threshold.
+// The class scores are scanned once; only anchors above the score threshold are looked at again: their boxes
+// are decoded with the anchor computed from its index, ordered, suppressed, and the landmarks of the kept
+// ones decoded. Nothing of the size of the anchor grid is allocated unless that many anchors pass the
+// threshold.
 #pragma once
 
 #include <cstddef>
@@ -60,14 +61,14 @@ class Workspace {
 
 // Computes the faces of one image into `workspace`. `levels` holds one entry for each level of the pyramid.
 //
-// score = sigmoid(face logit - background logit), or the face probability as given; NaN is no candidate. Of the
-// candidates the top_k with the highest score (equal scores: lower index first) are decoded; those whose box is not
-// finite are dropped; the rest is suppressed. Landmarks are not checked.
+// score = sigmoid(face logit - background logit), or the face probability as given; NaN is no candidate. Of
+// the candidates the top_k with the highest score (equal scores: lower index first) are decoded; those whose
+// box is not finite are dropped; the rest is suppressed. Landmarks are not checked.
 void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutputs* levels,
                  const PostprocessOptions& options, Workspace& workspace);
 
-// Workspaces between calls. Every call takes its own, so that two threads never see each other's faces. A workspace that
-// grew beyond a limit is freed when it comes back, and only a few are kept.
+// Workspaces between calls. Every call takes its own, so that two threads never see each other's faces. A
+// workspace that grew beyond a limit is freed when it comes back, and only a few are kept.
 class WorkspacePool {
   public:
     WorkspacePool() { free_.reserve(64); }
@@ -80,8 +81,8 @@ class WorkspacePool {
 };
 
 // A batch: `levels` holds the levels of image 0, then of image 1, … The images are shared out among at most
-// `num_threads` threads (at least 1) of this call; the result does not depend on their number. workspaces[i] receives
-// the faces of image i.
+// `num_threads` threads (at least 1) of this call; the result does not depend on their number. workspaces[i]
+// receives the faces of image i.
 void postprocess_batch(const AnchorPyramid& pyramid, ImageSize image, const LevelOutputs* levels,
                        std::size_t batch_size, const PostprocessOptions& options, std::size_t num_threads,
                        const std::vector<std::unique_ptr<Workspace>>& workspaces);

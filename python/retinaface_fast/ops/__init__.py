@@ -1,13 +1,14 @@
-"""The operations around the network, in C++: anchors, boxes, landmarks, NMS and the fused post-processing.
+"""The operations around the network, in C++: anchors, boxes, landmarks, NMS and fused post-processing.
 
-Arrays are float32 NumPy arrays; contiguous ones are read in place, others are copied once. Lengths are pixels,
-the origin is the top left corner of the image, boxes are (x1, y1, x2, y2) without "+1". All functions release
-the GIL while they compute and may be called from many threads.
+Arrays are float32 NumPy arrays; contiguous ones are read in place, others are copied once. Lengths are
+pixels, the origin is the top left corner of the image, boxes are (x1, y1, x2, y2) without "+1". All functions
+release the GIL while they compute and may be called from many threads.
 """
 
 from __future__ import annotations
 
-from ..anchor_config import P2_P6, P3_P5, AnchorConfig
+from retinaface_fast.anchor_config import P2_P6, P3_P5, AnchorConfig
+
 from .anchors import generate_anchors
 from .boxes import (
     box_iou,

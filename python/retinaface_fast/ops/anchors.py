@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from .. import _core
-from .._typing import FloatArray
-from ..anchor_config import P3_P5, AnchorConfig
+from retinaface_fast import _core
+from retinaface_fast.anchor_config import P3_P5, AnchorConfig
+
+if TYPE_CHECKING:
+    from retinaface_fast._typing import FloatArray
 
 __all__ = ["generate_anchors"]
 
 
 @lru_cache(maxsize=64)
+def _pyramid(config: AnchorConfig) -> _core.AnchorPyramid:
+    return _core.AnchorPyramid(config.strides, config.sizes)
+
+
 def native_pyramid(config: AnchorConfig) -> _core.AnchorPyramid:
     """The core's form of a description, made once."""
     if not isinstance(config, AnchorConfig):
         raise TypeError(f"config: expected an AnchorConfig, got {type(config).__name__}")
-    return _core.AnchorPyramid(config.strides, config.sizes)
+    return _pyramid(config)
 
 
 def generate_anchors(image_size_hw: tuple[int, int], *, config: AnchorConfig = P3_P5) -> FloatArray:
     """Anchors of an image, for every cell of every level.
 
-    Feature maps have ceil(height / stride) rows and ceil(width / stride) columns, so that any image size works.
+    Feature maps have ceil(height / stride) rows and ceil(width / stride) columns, so any image size works.
 
     Args:
         image_size_hw: Height and width of the image in pixels, each within [1, 1048576].

@@ -1,14 +1,18 @@
 """Boxes and landmarks: to and from the deltas of anchors, clipping, IoU.
 
 The encoding is that of SSD (Liu et al. 2016, equation 2) with variances (v0, v1):
-box centre = anchor centre + delta * v0 * anchor size, box size = anchor size * exp(delta * v1), and a landmark
-is encoded as a box centre is.
+box centre = anchor centre + delta * v0 * anchor size, box size = anchor size * exp(delta * v1), and a
+landmark is encoded as a box centre is.
 """
 
 from __future__ import annotations
 
-from .. import _core
-from .._typing import FloatArray
+from typing import TYPE_CHECKING
+
+from retinaface_fast import _core
+
+if TYPE_CHECKING:
+    from retinaface_fast._typing import FloatArray
 
 __all__ = [
     "box_iou",
@@ -42,7 +46,7 @@ def decode_boxes(
         >>> decode_boxes(np.zeros((1, 4), np.float32), np.array([[8, 8, 16, 16]], np.float32)).tolist()
         [[0.0, 0.0, 16.0, 16.0]]
     """
-    return _core.decode_boxes(box_deltas, anchors, *variances)
+    return _core.decode_boxes(box_deltas, anchors, variances)
 
 
 def decode_landmarks(
@@ -56,8 +60,8 @@ def decode_landmarks(
         variances: Positive factors of centre and size deltas; only the first is used.
 
     Returns:
-        (N, 5, 2) float32, x and y in pixels: left eye, right eye, nose, left and right mouth corner as seen in
-        the image.
+        (N, 5, 2) float32, x and y in pixels: left eye, right eye, nose, left and right mouth corner as seen
+        in the image.
 
     Raises:
         TypeError: If an array is not float32.
@@ -65,10 +69,11 @@ def decode_landmarks(
 
     Example:
         >>> import numpy as np
-        >>> decode_landmarks(np.ones((1, 10), np.float32), np.array([[8, 8, 20, 20]], np.float32))[0, 0].tolist()
+        >>> anchors = np.array([[8, 8, 20, 20]], np.float32)
+        >>> decode_landmarks(np.ones((1, 10), np.float32), anchors)[0, 0].tolist()
         [10.0, 10.0]
     """
-    return _core.decode_landmarks(landmark_deltas, anchors, *variances).reshape(-1, 5, 2)
+    return _core.decode_landmarks(landmark_deltas, anchors, variances).reshape(-1, 5, 2)
 
 
 def encode_boxes(
@@ -94,7 +99,7 @@ def encode_boxes(
         >>> encode_boxes(np.array([[0, 0, 16, 16]], np.float32), anchors).tolist()
         [[0.0, 0.0, 0.0, 0.0]]
     """
-    return _core.encode_boxes(boxes, anchors, *variances)
+    return _core.encode_boxes(boxes, anchors, variances)
 
 
 def encode_landmarks(
@@ -121,9 +126,13 @@ def encode_landmarks(
         [1.0, 1.0]
     """
     shape = getattr(landmarks, "shape", None)
-    if shape is None or len(shape) != 3 or tuple(shape[1:]) != (5, 2):
-        raise ValueError(f"landmarks: expected a float32 array of shape (N, 5, 2), got shape {shape}")
-    return _core.encode_landmarks(landmarks.reshape(len(landmarks), 10), anchors, *variances)
+    if shape is None:
+        raise TypeError(
+            f"landmarks: expected a float32 array of shape (N, 5, 2), got {type(landmarks).__name__}"
+        )
+    if len(shape) != 3 or tuple(shape[1:]) != (5, 2):
+        raise ValueError(f"landmarks: expected a float32 array of shape (N, 5, 2), got shape {tuple(shape)}")
+    return _core.encode_landmarks(landmarks.reshape(len(landmarks), 10), anchors, variances)
 
 
 def clip_boxes(boxes: FloatArray, image_size_hw: tuple[int, int]) -> FloatArray:

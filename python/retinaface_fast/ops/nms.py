@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from .. import _core
-from .._typing import FloatArray, IntArray
+from typing import TYPE_CHECKING
+
+from retinaface_fast import _core
+
+if TYPE_CHECKING:
+    from retinaface_fast._typing import FloatArray, IntArray
 
 __all__ = ["nms"]
 
@@ -19,12 +23,12 @@ def nms(
     """Greedy non-maximum suppression.
 
     Boxes are taken by score, highest first, and by index where scores are equal; one is dropped when its IoU
-    with a kept one is greater than the threshold. The result is that of `torchvision.ops.nms`, with ties decided.
-    The time grows with the number of boxes, not with its square, where they are sparse.
+    with a kept one is greater than the threshold. The result is that of `torchvision.ops.nms`, with ties
+    decided. The time grows with the number of boxes, not with its square, where they are sparse.
 
     Args:
-        boxes: (N, 4) float32 xyxy, pixels. A box without area, or with a coordinate that is not finite, overlaps
-            nothing.
+        boxes: (N, 4) float32 xyxy, pixels. A box without area, or with a coordinate that is not finite,
+            overlaps nothing.
         scores: (N,) float32, not NaN.
         iou_threshold: Within [0, 1]; an IoU > iou_threshold suppresses.
         top_k: Only this many boxes with the highest scores take part; all if None.

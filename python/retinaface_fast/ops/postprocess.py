@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from .. import _core
-from .._typing import FloatArray
-from ..anchor_config import P3_P5, AnchorConfig
+from retinaface_fast import _core
+from retinaface_fast.anchor_config import P3_P5, AnchorConfig
+
 from .anchors import native_pyramid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retinaface_fast._typing import FloatArray
 
 __all__ = ["Faces", "postprocess"]
 
@@ -19,8 +23,8 @@ class Faces(NamedTuple):
     Attributes:
         boxes: (N, 4) float32 xyxy, pixels of the network's input, not clipped to it.
         scores: (N,) float32 within [0, 1].
-        landmarks: (N, 5, 2) float32, x and y in pixels of the network's input: left eye, right eye, nose, left
-            and right mouth corner as seen in the image.
+        landmarks: (N, 5, 2) float32, x and y in pixels of the network's input: left eye, right eye, nose,
+            left and right mouth corner as seen in the image.
     """
 
     boxes: FloatArray
@@ -45,14 +49,14 @@ def postprocess(
 ) -> list[Faces]:
     """Faces from the raw outputs of the network, for a batch of images of one size.
 
-    One pass: the scores are compared with the threshold as logits; only what passes is decoded, with its anchor
-    computed from its index; the top_k are ordered and suppressed, and the landmarks of the kept ones decoded.
-    Each output is an array over all levels, or a list or tuple with one array for each level. float32 arrays
-    whose rows are contiguous are read in place, and the GIL is released.
+    One pass: the scores are compared with the threshold as logits; only what passes is decoded, with its
+    anchor computed from its index; the top_k are ordered and suppressed, and the landmarks of the kept ones
+    decoded. Each output is an array over all levels, or a list or tuple with one array for each level.
+    float32 arrays whose rows are contiguous are read in place, and the GIL is released.
 
-    A candidate has score > score_threshold, where the score is the sigmoid of face logit - background logit, or the
-    face probability; NaN is none. Candidates compete by score, equal ones by index. Those among the top_k whose box
-    is not finite are dropped. Landmarks are passed on as they are.
+    A candidate has score > score_threshold, where the score is the sigmoid of face logit - background logit,
+    or the face probability; NaN is none. Candidates compete by score, equal ones by index. Those among the
+    top_k whose box is not finite are dropped. Landmarks are passed on as they are.
 
     Args:
         class_scores: (B, A, 2) float32, background and face; per level (B, A_level, 2).
@@ -87,7 +91,6 @@ def postprocess(
     """
     if scores_are not in ("logits", "probabilities"):
         raise ValueError(f"scores_are: expected 'logits' or 'probabilities', got {scores_are!r}")
-    center_variance, size_variance = variances
     found = _core.postprocess(
         native_pyramid(config),
         class_scores,
@@ -95,8 +98,7 @@ def postprocess(
         landmark_deltas,
         image_size_hw,
         scores_are == "probabilities",
-        center_variance,
-        size_variance,
+        variances,
         score_threshold,
         nms_threshold,
         top_k,

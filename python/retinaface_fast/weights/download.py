@@ -15,11 +15,11 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from retinaface_fast.errors import WeightsError
 
-from .cache import OFFLINE_VARIABLE, cache_dir, is_offline
+from .cache import CACHE_VARIABLE, OFFLINE_VARIABLE, cache_dir, is_offline
 from .registry import REGISTRY, RegistryEntry
 
 if TYPE_CHECKING:
@@ -68,8 +68,9 @@ def download(
         raise ValueError(f"name: expected one of {', '.join(REGISTRY)}, got {name!r}")
     entry = REGISTRY[name]
     path = cache_dir() / entry.filename
-    if path.is_file() and _digest(path) == entry.sha256:
-        return path
+    with _disk(path):
+        if path.is_file() and _digest(path) == entry.sha256:
+            return path
     if is_offline():
         state = "is damaged" if path.is_file() else "is not there"
         raise WeightsError(
@@ -120,17 +121,17 @@ def fetch(
     """
     from filelock import FileLock
 
-    with _written(path):
+    with _disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock")
         lock.acquire()
     try:
-        with _written(path):
+        with _disk(path):
             if path.is_file() and _digest(path) == sha256:
                 return  # another process was faster
         transfer = _Transfer(url, path.with_name(f"{path.name}.part"), size, progress or _silent, timeout)
         _receive(transfer, sha256, attempts=attempts, backoff=backoff)
-        with _written(path):
+        with _disk(path):
             transfer.part.replace(path)
     finally:
         lock.release()
@@ -152,7 +153,7 @@ def _receive(transfer: _Transfer, sha256: str, *, attempts: int, backoff: float)
             if not error.transient:
                 break
             continue
-        with _written(transfer.part):
+        with _disk(transfer.part):
             digest = _digest(transfer.part)
             if digest == sha256:
                 return
@@ -186,7 +187,7 @@ class _Transfer:
             _TransferError: If the file is not complete afterwards.
             WeightsError: If it cannot be written.
         """
-        with _written(self.part):
+        with _disk(self.part):
             done = self.part.stat().st_size if self.part.is_file() else 0
         if done and done == self.size:
             return True
@@ -201,7 +202,7 @@ class _Transfer:
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
-                with _written(self.part):
+                with _disk(self.part):
                     self.part.unlink()
                 raise _TransferError(
                     "the server has less than was received before", transient=True
@@ -223,7 +224,7 @@ class _Transfer:
             start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
             resumed = start is not None and int(start[1]) == done
             if not resumed:
-                with _written(self.part):
+                with _disk(self.part):
                     self.part.unlink()
                 raise _TransferError("the server sent another range than was asked for", transient=True)
         done = done if resumed else 0
@@ -231,17 +232,19 @@ class _Transfer:
         total = done + int(length) if length and length.isdigit() else self.size
         if self.size is not None and total != self.size:
             raise _TransferError(f"the server offers {total} bytes instead of {self.size}", transient=False)
-        with _written(self.part):
-            file: IO[bytes] = self.part.open("ab" if resumed else "wb")
+        with _disk(self.part):
+            # Unbuffered, so that closing has nothing left to write, and so nothing left to fail.
+            file = self.part.open("ab" if resumed else "wb", buffering=0)
         with file:
             self.progress(done, total)
             while chunk := response.read1(_CHUNK):
-                with _written(self.part):
-                    file.write(chunk)
+                with _disk(self.part):
+                    rest = memoryview(chunk)
+                    while rest:
+                        rest = rest[file.write(rest) :]
                 done += len(chunk)
                 self.progress(done, total)
-            with _written(self.part):
-                file.flush()
+            with _disk(self.part):
                 os.fsync(file.fileno())
         if total is not None and done != total:
             # http.client ends a cut connection like a complete one.
@@ -250,19 +253,16 @@ class _Transfer:
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals around a file into errors that say what to do."""
+def _disk(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about a file into errors that say what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-            message = f"the disk is full: {path} cannot be written"
-        elif isinstance(error, PermissionError):
-            message = f"{path} may not be written: {error.strerror}"
-        else:
-            message = f"{path} cannot be written: {error}"
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+        what = "the disk is full" if full else error.strerror or str(error)
         raise WeightsError(
-            f"{message}; the environment variable RETINAFACE_FAST_CACHE chooses another folder"
+            f"{path} cannot be read or written: {what}; the environment variable {CACHE_VARIABLE} chooses "
+            "another folder"
         ) from error
 
 
@@ -285,7 +285,8 @@ def _shown(entry: RegistryEntry, progress: Progress | None) -> Iterator[Progress
         yield progress
         return
     try:
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        import rich.console
+        import rich.progress
     except ImportError:
         terminal = False
     else:
@@ -294,10 +295,15 @@ def _shown(entry: RegistryEntry, progress: Progress | None) -> Iterator[Progress
         logger.info("downloading %s", entry.url)
         yield _silent
         return
-    from rich.console import Console
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    bar = rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.DownloadColumn(),
+        rich.progress.TransferSpeedColumn(),
+        console=rich.console.Console(stderr=True),
+        transient=True,
+    )
+    with bar:
         task = bar.add_task(entry.filename, total=entry.size)
 
         def report(received: int, total: int | None) -> None:

@@ -194,7 +194,7 @@ def _stored_config(metadata: dict[str, str], source: str) -> RetinaFaceConfig:
     version = metadata[_FORMAT_KEY]
     if version != str(FORMAT_VERSION):
         raise WeightsError(
-            f"{source} has format version {version!r}, and this release reads {FORMAT_VERSION}: install a newer one"
+            f"{source} has format version {version!r}, newer than the {FORMAT_VERSION} that this release reads"
         )
     try:
         return RetinaFaceConfig.from_dict(json.loads(metadata[_CONFIG_KEY]))

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from benchmarks import opponents
+from retinaface_fast import ops
+
+if TYPE_CHECKING:
+    from benchmarks.scenes import Scene
+
+BOX_WAYS = {"ops": ops.decode_boxes, "NumPy": opponents.decode_in_numpy}
+LANDMARK_WAYS = {"ops": ops.decode_landmarks, "NumPy": opponents.decode_landmarks_in_numpy}
+
+
+@pytest.mark.parametrize("who", BOX_WAYS)
+def test_decode_boxes(benchmark: Any, who: str, scene_640: Scene) -> None:
+    deltas, anchors = scene_640.outputs.box_deltas[0], ops.generate_anchors(scene_640.image_size_hw)
+    np.testing.assert_allclose(BOX_WAYS[who](deltas, anchors), ops.decode_boxes(deltas, anchors), atol=1e-3)
+    benchmark.group = f"decode all boxes, {scene_640.name}"
+    benchmark.extra_info["who"] = who
+    benchmark(BOX_WAYS[who], deltas, anchors)
+
+
+@pytest.mark.parametrize("who", LANDMARK_WAYS)
+def test_decode_landmarks(benchmark: Any, who: str, scene_640: Scene) -> None:
+    deltas, anchors = scene_640.outputs.landmark_deltas[0], ops.generate_anchors(scene_640.image_size_hw)
+    expected = ops.decode_landmarks(deltas, anchors)
+    np.testing.assert_allclose(LANDMARK_WAYS[who](deltas, anchors), expected, atol=1e-3)
+    benchmark.group = f"decode all landmarks, {scene_640.name}"
+    benchmark.extra_info["who"] = who
+    benchmark(LANDMARK_WAYS[who], deltas, anchors)

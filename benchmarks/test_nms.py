@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from benchmarks import opponents
+from retinaface_fast import ops
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from benchmarks.scenes import Scene
+
+WAYS = {"ops": lambda boxes, scores, threshold: ops.nms(boxes, scores, iou_threshold=threshold)}
+WAYS |= opponents.suppressions()
+
+
+def candidates(scene: Scene) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Decoded boxes of a scene with a score above 0.02, in order of their scores."""
+    outputs = scene.outputs
+    scores = outputs.class_probabilities[0, :, 1]
+    index = np.flatnonzero(scores > 0.02)
+    index = index[np.argsort(-scores[index], kind="stable")]
+    anchors = ops.generate_anchors(scene.image_size_hw)
+    return ops.decode_boxes(outputs.box_deltas[0][index], anchors[index]), scores[index]
+
+
+def compare(benchmark: Any, who: str, boxes: Any, scores: Any, group: str) -> None:
+    expected = ops.nms(boxes, scores, iou_threshold=0.4)
+    np.testing.assert_array_equal(WAYS[who](boxes, scores, 0.4), expected)
+    benchmark.group = group
+    benchmark.extra_info["who"] = who
+    rounds = 30 if who in {"ops", "torchvision", "OpenCV"} else 5
+    benchmark.pedantic(WAYS[who], args=(boxes, scores, 0.4), rounds=rounds, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("who", WAYS)
+def test_nms_640(benchmark: Any, who: str, scene_640: Scene) -> None:
+    compare(benchmark, who, *candidates(scene_640), f"nms, {scene_640.name}")
+
+
+@pytest.mark.parametrize("who", [who for who in WAYS if who != "NumPy all pairs"])
+def test_nms_4k(benchmark: Any, who: str, scene_4k: Scene) -> None:
+    compare(benchmark, who, *candidates(scene_4k), f"nms, {scene_4k.name}")
+
+
+@pytest.mark.parametrize("count", [10_000, 100_000, 1_000_000])
+def test_nms_of_sparse_boxes_grows_with_their_number(benchmark: Any, count: int) -> None:
+    # Twice as wide a picture for four times the boxes. The times are for reading, not for failing on.
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 40 * np.sqrt(count), (count, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(8, 64, (count, 2))], axis=1).astype(np.float32)
+    scores = rng.random(count, dtype=np.float32)
+    kept = ops.nms(boxes, scores)
+    assert 0.3 * count < len(kept) < count
+    benchmark.group = "nms of sparse boxes"
+    benchmark.extra_info["who"] = f"ops, {count:,}"
+    benchmark.pedantic(ops.nms, args=(boxes, scores), rounds=3)

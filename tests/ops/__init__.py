@@ -1,0 +1,1 @@
+"""Tests of `retinaface_fast.ops`; how results are compared is written in `tests.ops.agreement`."""
