@@ -297,8 +297,9 @@ class Grid {
 
     [[nodiscard]] std::size_t bucket_of(unsigned level, std::int64_t column,
                                         std::int64_t row) const noexcept {
-        std::uint64_t hash = static_cast<std::uint64_t>(column) * 0x9E3779B97F4A7C15U +
-                             (static_cast<std::uint64_t>(row) + level * 0x10001U) * 0xC2B2AE3D27D4EB4FU;
+        std::uint64_t hash =
+            static_cast<std::uint64_t>(column) * 0x9E3779B97F4A7C15U +
+            (static_cast<std::uint64_t>(row) + std::uint64_t{level} * 0x10001U) * 0xC2B2AE3D27D4EB4FU;
         hash ^= hash >> 32U;
         return static_cast<std::size_t>(hash * 0xBF58476D1CE4E5B9U >> 32U) & mask_;
     }

@@ -189,3 +189,18 @@ def test_errors_are_one_tree() -> None:
         assert issubclass(getattr(retinaface_fast, name), retinaface_fast.RetinaFaceError)
     assert issubclass(retinaface_fast.MissingDependencyError, ImportError)
     assert not issubclass(retinaface_fast.RetinaFaceError, ValueError)
+
+
+def test_missing_dependency_error_survives_pickling() -> None:
+    import pickle
+
+    from retinaface_fast import MissingDependencyError
+
+    for error in (
+        MissingDependencyError("typer", purpose="the command line", extra="cli"),
+        MissingDependencyError("OpenCV", purpose="drawing", advice="install opencv-python"),
+    ):
+        copy = pickle.loads(pickle.dumps(error))
+        assert str(copy) == str(error)
+        assert (copy.package, copy.extra) == (error.package, error.extra)
+        assert isinstance(copy, ImportError)

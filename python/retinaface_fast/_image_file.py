@@ -40,7 +40,7 @@ def decode(name: str, data: bytes, header: ImageHeader, reduction: int) -> UInt8
     Raises:
         ImageError: The decoder refuses; the message begins with `name`.
     """
-    cv2 = import_cv2("to decode picture files")
+    cv2 = import_cv2("decoding picture files")
     flags = {
         1: cv2.IMREAD_COLOR,
         2: cv2.IMREAD_REDUCED_COLOR_2,

@@ -11,18 +11,15 @@ def import_cv2(purpose: str) -> Any:
     """Import OpenCV, or say what to install.
 
     Args:
-        purpose: What it is needed for, as the end of the sentence "OpenCV is needed …".
+        purpose: What it is needed for, as the end of the sentence "OpenCV is needed for …".
     """
     try:
         import cv2
     except ImportError as error:
-        missing = MissingDependencyError("OpenCV", extra="", purpose=purpose)
-        # OpenCV is no extra of this package: servers choose between two distributions of it.
-        message = (
-            f"OpenCV is needed {purpose} and cannot be imported ({error}): install opencv-python, or "
-            "opencv-python-headless on a machine without a display (no libGL)"
-        )
-        missing.msg = message  # what str() of an ImportError gives
-        missing.args = (message,)
-        raise missing from error
+        raise MissingDependencyError(
+            "OpenCV",
+            purpose=purpose,
+            advice=f"it cannot be imported ({error}); install opencv-python, or opencv-python-headless on a "
+            "machine without a display (no libGL)",
+        ) from error
     return cv2

@@ -144,7 +144,7 @@ def align_faces(
     crops = np.empty((len(points), size, size, 3), np.uint8)
     if not len(points):
         return crops
-    cv2 = import_cv2("to align faces")
+    cv2 = import_cv2("aligning faces")
     for crop, matrix in zip(crops, estimate_similarity(points, template), strict=True):
         cv2.warpAffine(pixels, matrix, (size, size), dst=crop, flags=cv2.INTER_LINEAR)
     return crops

@@ -100,7 +100,7 @@ class _Pen:
     """What is drawn with on one canvas: line widths that fit its size, colours in its channel order."""
 
     def __init__(self, canvas: UInt8Array, color: ColorOrder, line_width: int | None) -> None:
-        self.cv2 = import_cv2("to draw")
+        self.cv2 = import_cv2("drawing")
         self.canvas = canvas
         self.reverse = color == "bgr"
         self.line_width = line_width or max(1, round(max(canvas.shape[:2]) / 400))

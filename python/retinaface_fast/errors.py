@@ -6,6 +6,17 @@ act differently: fetch other weights, skip a file, fix a dataset, choose another
 
 from __future__ import annotations
 
+from typing import Any
+
+__all__ = [
+    "DatasetError",
+    "EngineError",
+    "ImageError",
+    "MissingDependencyError",
+    "RetinaFaceError",
+    "WeightsError",
+]
+
 
 class RetinaFaceError(Exception):
     """Base of every exception that this package defines."""
@@ -28,17 +39,35 @@ class EngineError(RetinaFaceError):
 
 
 class MissingDependencyError(RetinaFaceError, ImportError):
-    """An optional package is needed; the message names the extra that installs it.
+    """An optional package is needed; the message says what to install.
 
     Args:
         package: Name of the package that could not be imported.
-        extra: Extra of this package that installs it.
         purpose: What it is needed for, as the end of the sentence "… is needed for".
+        extra: Extra of this package that installs it, if one does.
+        advice: What to install, in place of the extra.
+
+    Attributes:
+        package: As given.
+        extra: As given; None if no extra installs the package.
     """
 
-    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
-        super().__init__(
-            f'{package} is needed for {purpose}: install it with pip install "retinaface-fast[{extra}]"'
-        )
+    def __init__(
+        self, package: str, *, purpose: str, extra: str | None = None, advice: str | None = None
+    ) -> None:
+        install = advice or f'install it with pip install "retinaface-fast[{extra}]"'
+        super().__init__(f"{package} is needed for {purpose}: {install}")
         self.package = package
         self.extra = extra
+        self._purpose = purpose
+        self._advice = advice
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # ImportError would call the class with the message alone; process pools hand errors on by pickling.
+        return _missing_dependency, (self.package, self._purpose, self.extra, self._advice)
+
+
+def _missing_dependency(
+    package: str, purpose: str, extra: str | None, advice: str | None
+) -> MissingDependencyError:
+    return MissingDependencyError(package, purpose=purpose, extra=extra, advice=advice)

@@ -165,7 +165,7 @@ _ORIENTATIONS = {
 
 
 def _turn(pixels: UInt8Array, orientation: int) -> UInt8Array:
-    cv2 = import_cv2("to turn pictures upright")
+    cv2 = import_cv2("turning pictures upright")
     swap, flip_x, flip_y = _ORIENTATIONS[orientation]
     if swap:
         pixels = cv2.transpose(pixels)
@@ -184,7 +184,7 @@ def _shrink(pixels: UInt8Array, size_hw: tuple[int, int]) -> UInt8Array:
     # Halved until less than a halving is left: every pixel counts, and small faces do not dissolve into
     # aliasing. The recall is that of area averaging (WIDER FACE at 1/4 of its size: 118 of 156 faces, plain
     # bilinear 116), in a half to a tenth of its time.
-    cv2 = import_cv2("to resize pictures")
+    cv2 = import_cv2("resizing pictures")
     while max(pixels.shape[:2]) >= 2 * max(size_hw):
         height, width = pixels.shape[:2]
         half = ((width + 1) // 2, (height + 1) // 2)

@@ -30,7 +30,7 @@ class Frames:
     """
 
     def __init__(self, origin: Path | int) -> None:
-        cv2 = import_cv2("to read videos")
+        cv2 = import_cv2("reading videos")
         self._name = f"camera {origin}" if isinstance(origin, int) else str(origin)
         self._is_camera = isinstance(origin, int)
         self._capture = cv2.VideoCapture(origin if isinstance(origin, int) else str(origin))
@@ -82,7 +82,7 @@ def frame_writer(target: Path, rate: float) -> Iterator[Callable[[UInt8Array], N
         A function of a frame, (H, W, 3) uint8 BGR. The first one fixes the size of the video, a later one of
         another size is stretched to it. It raises ImageError if this OpenCV has no encoder for the format.
     """
-    cv2 = import_cv2("to write videos")
+    cv2 = import_cv2("writing videos")
     code = cv2.VideoWriter.fourcc(*WRITABLE_VIDEOS[target.suffix.lower()])
     writer: Any = None
     size = (0, 0)

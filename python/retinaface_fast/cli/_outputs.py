@@ -130,7 +130,7 @@ def write_picture(target: Path, pixels: UInt8Array) -> None:
         MissingDependencyError: OpenCV cannot be imported.
         OSError: The file cannot be written.
     """
-    cv2 = import_cv2("to write pictures")
+    cv2 = import_cv2("writing pictures")
     try:
         done, data = cv2.imencode(target.suffix.lower(), pixels)
     except cv2.error as error:
