@@ -77,7 +77,7 @@ def test_the_layers_as_data_are_those_of_the_module(config: RetinaFaceConfig, fo
 
 
 def test_parameter_counts_of_known_backbones() -> None:
-    # torchvision's counts without the classifier: 11,689,512 - 513,000 and so on; batch norm has two per channel
+    # torchvision's counts (11,689,512 for ResNet-18) less the classifier (513,000)
     for name, count in (("resnet18", 11_176_512), ("resnet34", 21_284_672), ("resnet50", 23_508_032)):
         shapes = tensor_shapes(CONFIGS[name], folded=False)
         found = sum(

@@ -18,8 +18,9 @@ def test_a_folded_convolution_computes_the_same(bias: bool, groups: int) -> None
         tensor.normal_()
     assert norm.running_var is not None
     norm.running_var.uniform_(0.01, 3.0)
-    names = {**{f"a.conv.{k}": v for k, v in conv.state_dict().items()},
-             **{f"a.norm.{k}": v for k, v in norm.state_dict().items() if k != "num_batches_tracked"}}  # fmt: skip
+    names = {f"a.conv.{key}": tensor for key, tensor in conv.state_dict().items()}
+    names |= {f"a.norm.{key}": tensor for key, tensor in norm.state_dict().items()}
+    del names["a.norm.num_batches_tracked"]
     folded = fold_batch_norm({name: tensor.numpy() for name, tensor in names.items()})
     assert sorted(folded) == ["a.conv.bias", "a.conv.weight"]
     assert {array.dtype for array in folded.values()} == {np.dtype(np.float32)}

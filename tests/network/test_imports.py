@@ -16,8 +16,10 @@ HEAVY = ("torch", "onnx", "onnxruntime", "cv2", "torchvision", "matplotlib", "ri
         "import retinaface_fast.weights",
         "import retinaface_fast.engines",
         "from retinaface_fast.engines import available_engines; available_engines()",
-        "from retinaface_fast.weights import bundled_path, load_weights; "
-        "path = bundled_path(); path and load_weights(path)",
+        (
+            "from retinaface_fast.weights import bundled_path, load_weights; "
+            "path = bundled_path(); path and load_weights(path)"
+        ),
     ],
 )
 def test_imports_stay_light(statement: str) -> None:

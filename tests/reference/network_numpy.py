@@ -42,7 +42,8 @@ def max_pool(x: Array) -> Array:
     rows, columns = -(-x.shape[2] // 2), -(-x.shape[3] // 2)
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
     return np.max(
-        [padded[:, :, i : i + 2 * rows : 2, j : j + 2 * columns : 2] for i in range(3) for j in range(3)], axis=0
+        [padded[:, :, i : i + 2 * rows : 2, j : j + 2 * columns : 2] for i in range(3) for j in range(3)],
+        axis=0,
     )
 
 

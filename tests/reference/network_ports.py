@@ -8,13 +8,13 @@ deltas, probabilities, landmark deltas, each joined over the levels.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 RESNETS = {18: ((2, 2, 2, 2), 2), 34: ((3, 4, 6, 3), 2), 50: ((3, 4, 6, 3), 3), 152: ((3, 8, 36, 3), 3)}
 
 
-def unit(i: int, o: int, k: int, s: int = 1, g: int = 1, slope: float | None = 0.1) -> nn.Sequential:
+def unit(i: int, o: int, k: int, s: int = 1, *, g: int = 1, slope: float | None = 0.1) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv2d(i, o, k, s, k // 2, groups=g, bias=False), nn.BatchNorm2d(o)]
     if slope is not None:
         layers.append(nn.LeakyReLU(slope))
@@ -31,9 +31,7 @@ class MobileNet(nn.Module):
         super().__init__()
         widths = [base, 2 * base, 4 * base, 4 * base, 8 * base, 8 * base, *6 * [16 * base], *2 * [32 * base]]
         strides = [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
-        blocks = [
-            separable(i, o, s, flat=flat) for i, o, s in zip(widths, widths[1:], strides, strict=False)
-        ]
+        blocks = [separable(i, o, s, flat=flat) for i, o, s in zip(widths, widths[1:], strides, strict=False)]
         self.stage1 = nn.Sequential(unit(3, base, 3, 2), *blocks[:5])
         self.stage2 = nn.Sequential(*blocks[5:11])
         self.stage3 = nn.Sequential(*blocks[11:])
@@ -165,7 +163,11 @@ class Port(nn.Module):
         self.fpn = Pyramid(body.channels, out)
         for n in (1, 2, 3):
             setattr(self, f"ssh{n}", Context(out, twice=not flat))
-        self.kinds = (("BboxHead", "bbox_head", 4), ("ClassHead", "class_head", 2), ("LandmarkHead", "landmark_head", 10))
+        self.kinds = (
+            ("BboxHead", "bbox_head", 4),
+            ("ClassHead", "class_head", 2),
+            ("LandmarkHead", "landmark_head", 10),
+        )
         for flat_name, nested_name, numbers in self.kinds:
             if flat:
                 setattr(self, flat_name, nn.ModuleList(FlatHead(out, 2 * numbers) for _ in range(3)))
@@ -179,8 +181,12 @@ class Port(nn.Module):
         levels = [getattr(self, f"ssh{n}")(level) for n, level in enumerate(levels, start=1)]
         outputs = []
         for flat_name, nested_name, numbers in self.kinds:
-            heads = getattr(self, flat_name) if self.flat else getattr(getattr(self, nested_name), nested_name)
-            values = [h(level).permute(0, 2, 3, 1).contiguous() for h, level in zip(heads, levels, strict=True)]
+            heads = (
+                getattr(self, flat_name) if self.flat else getattr(getattr(self, nested_name), nested_name)
+            )
+            values = [
+                h(level).permute(0, 2, 3, 1).contiguous() for h, level in zip(heads, levels, strict=True)
+            ]
             outputs.append(torch.cat([v.view(v.shape[0], -1, numbers) for v in values], dim=1))
         return outputs[0], F.softmax(outputs[1], dim=-1), outputs[2]
 
@@ -188,7 +194,7 @@ class Port(nn.Module):
 def random_port(
     backbone: str, size: int, out: int, *, flat: bool, classifier: bool = False, seed: int = 0
 ) -> Port:
-    """A port with random weights and batch norm statistics, in evaluation mode; signals neither die nor explode."""
+    """A port with random weights and batch norm statistics, in evaluation mode; signals stay moderate."""
     generator = torch.Generator().manual_seed(seed)
     port = Port(backbone, size, out, flat=flat, classifier=classifier).eval()
     with torch.no_grad():

@@ -1,3 +1,4 @@
+from tests.weights.local_server import server
 from tests.weights.published import published_onnx, published_weights
 
-__all__ = ["published_onnx", "published_weights"]
+__all__ = ["published_onnx", "published_weights", "server"]

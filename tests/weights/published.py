@@ -1,4 +1,4 @@
-"""The published MobileNet-0.25 weights, from the package that ships them; tests that need them skip without it."""
+"""The published MobileNet-0.25 weights, from the package that ships them; without it, tests skip."""
 
 from __future__ import annotations
 

@@ -1,19 +1,20 @@
 """The engine `torch`: the PyTorch network, arranged for inference.
 
-Plain modules in channels-last memory were kept after measuring, on one thread of a Zen 3 core with torch
-2.13, MobileNet-0.25, best CPU time in ms of interleaved runs while other work ran beside them:
+On the CPU every convolution goes to oneDNN. Left to itself, torch sends small ones of single images
+elsewhere, so that an image in a batch got other last bits than alone (25 of 25 random batches; with oneDNN
+for all, none). Measured on one thread of a Zen 3 core, torch 2.13, MobileNet-0.25, best CPU time in ms of
+interleaved runs while other work ran beside them, channels last unless said otherwise:
 
-    640x480     plain channels last 30.1; contiguous 42 to 47; convolution and rectifier as one oneDNN call
-    (the
-                operator that `torch.compile` emits) 29.5, with its weights packed beforehand 27.1;
-                `torch.jit.freeze` 25.0 against 26.0; `torch.jit.optimize_for_inference` 42.5
-    1280x720    plain 82.4, one call 82.4, packed 68.8
-    160x120     plain 6.7, one call 8.3, packed 9.6
-    ResNet-50   at 320x240: plain 256, one call 247, packed 854
+    160x120     left to torch 5.7, oneDNN 7.1; a batch of 8, per image: 2.6
+    640x480     left to torch 28.2, oneDNN 28.8; contiguous memory 42 to 47; `torch.jit.freeze` 25.0 against
+    26.0;
+                `torch.jit.optimize_for_inference` 42.5
+    1280x720    left to torch 84.2, oneDNN 75.7
 
-The oneDNN operator is private and gains only for large images; packed weights suit one image size and ruin
-the others; a frozen graph gains 4%, takes 0.6 s to build, specialises on the sizes that it meets, and
-torch.jit is on its way out; `torch.compile` takes far longer to start than to detect.
+Not taken: oneDNN's fused convolution and rectifier, a private operator, gains 2% at 640x480; its weights,
+packed beforehand, suit one image size and ruin the others (ResNet-50 at 320x240: 854 in place of 247); a
+frozen graph gains 4%, takes 0.6 s to build, specialises on the sizes that it meets, and torch.jit is on its
+way out; `torch.compile` takes far longer to start than to detect.
 """
 
 from __future__ import annotations
@@ -71,6 +72,10 @@ class TorchEngine:
         }
         network.load_state_dict(tensors, assign=True)
         network.eval().requires_grad_(requires_grad=False)
+        if self._device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            for module in network.modules():
+                if type(module) is torch.nn.Conv2d:
+                    module.__class__ = _OneDnnConv2d
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._networks = {"bgr": network}
         self._lock = threading.Lock()
@@ -129,6 +134,21 @@ class TorchEngine:
                 network.backbone.stem = stem
                 self._networks[color] = network
             return self._networks[color]
+
+
+class _OneDnnConv2d(torch.nn.Conv2d):
+    """A convolution that always runs in oneDNN."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.mkldnn_convolution(
+            features,
+            self.weight,
+            self.bias,
+            self.padding,  # type: ignore[arg-type]  # numbers here, never "same"
+            self.stride,
+            self.dilation,
+            self.groups,
+        )
 
 
 def find_device(device: str | None) -> torch.device:

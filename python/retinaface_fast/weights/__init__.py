@@ -6,7 +6,7 @@ Nothing here imports torch or onnx until a file in their format is read.
 from __future__ import annotations
 
 from .cache import cache_dir, is_offline
-from .download import Progress, download
+from .downloads import Progress, download
 from .loader import bundled_path, load_weights, save_weights
 from .model_weights import ModelWeights
 from .registry import REGISTRY, RegistryEntry

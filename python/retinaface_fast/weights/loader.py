@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from retinaface_fast.errors import WeightsError
 from retinaface_fast.network.config import CONFIGS, RetinaFaceConfig
 
-from .download import download
+from .downloads import download
 from .model_weights import ModelWeights, make_weights
 from .onnx_file import read_onnx
 from .registry import REGISTRY
@@ -57,10 +57,9 @@ def load_weights(source: str | os.PathLike[str], *, config: RetinaFaceConfig | N
 
     Example:
         >>> from retinaface_fast.weights import load_weights
-        >>> load_weights("no such model")  # doctest: +ELLIPSIS
+        >>> load_weights("absent.onnx")
         Traceback (most recent call last):
-        ValueError: source: expected one of mobilenet0.25, ... or the path of a .safetensors, ... got 'no such
-            model'
+        retinaface_fast.errors.WeightsError: absent.onnx does not exist
     """
     if isinstance(source, str) and source in REGISTRY:
         return _load_published(source, config)
@@ -194,7 +193,7 @@ def _stored_config(metadata: dict[str, str], source: str) -> RetinaFaceConfig:
     version = metadata[_FORMAT_KEY]
     if version != str(FORMAT_VERSION):
         raise WeightsError(
-            f"{source} has format version {version!r}, newer than the {FORMAT_VERSION} that this release reads"
+            f"{source} has format version {version!r}, and this release reads {FORMAT_VERSION}"
         )
     try:
         return RetinaFaceConfig.from_dict(json.loads(metadata[_CONFIG_KEY]))

@@ -7,7 +7,7 @@ value has one producer but many consumers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,12 +15,13 @@ from retinaface_fast.errors import MissingDependencyError, WeightsError
 from retinaface_fast.network.config import CONFIGS, RetinaFaceConfig
 from retinaface_fast.network.layout import HEADS, MOBILENET_TAPS, LayerSpec, layer_specs
 
+from .onnx_nodes import Graph, MismatchError, attribute
 from .state_dict import TranslatedTensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from onnx import ModelProto, NodeProto
+    from onnx import NodeProto
 
     from retinaface_fast._typing import AnyArray
 
@@ -52,18 +53,18 @@ def read_onnx(data: bytes, *, config: RetinaFaceConfig | None, source: str) -> T
         raise MissingDependencyError("onnx", extra="onnx", purpose="reading ONNX weights") from error
     try:
         model = onnx.load_model_from_string(data)
-        graph = _Graph(model)
+        graph = Graph(model)
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from error
     except Exception as error:  # the decoder's own errors are of many kinds
         raise WeightsError(f"{source} is not a readable ONNX file: {error}") from error
 
-    furthest: _MismatchError | None = None
+    furthest: MismatchError | None = None
     for candidate in CONFIGS.values() if config is None else (config,):
         walk = _Walk(graph, candidate)
         try:
             walk.run()
-        except _MismatchError as error:
+        except MismatchError as error:
             error.progress = len(walk.layer_of)
             error.config = candidate
             if furthest is None or error.progress > furthest.progress:
@@ -75,73 +76,10 @@ def read_onnx(data: bytes, *, config: RetinaFaceConfig | None, source: str) -> T
     raise WeightsError(f"{source} is not the network {furthest.config.name!r}: {furthest}") from furthest
 
 
-class _MismatchError(WeightsError):
-    """The graph is not the one looked for; `progress` says how much of it was."""
-
-    progress: int = 0
-    config: RetinaFaceConfig
-
-
-class _Graph:
-    """An ONNX graph by what produces each value."""
-
-    def __init__(self, model: ModelProto) -> None:
-        from onnx import TensorProto, numpy_helper
-
-        self._to_array = numpy_helper.to_array
-        self.nodes: list[NodeProto] = list(model.graph.node)
-        if not self.nodes or not model.graph.output:
-            raise WeightsError("the ONNX file holds no graph")
-        self.producer: dict[str, NodeProto] = {
-            output: node for node in self.nodes for output in node.output if output
-        }
-        self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-        for tensor in model.graph.initializer:
-            if tensor.data_location == TensorProto.EXTERNAL:
-                raise WeightsError(f"{tensor.name} lies in another file; save the model as one file")
-        for node in self.nodes:
-            if node.op_type == "Constant":
-                value = attribute(node, "value", None)
-                if value is not None:
-                    self._initializers[node.output[0]] = value
-        self.inputs = {value.name for value in model.graph.input} - set(self._initializers)
-        self.outputs = [value.name for value in model.graph.output]
-
-    def resolve(self, value: str) -> str:
-        """The value behind identities, which exporters insert where tensors are equal."""
-        while value in self.producer and self.producer[value].op_type in ("Identity", "Dropout"):
-            value = self.producer[value].input[0]
-        return value
-
-    def constant(self, value: str) -> tuple[str, AnyArray] | None:
-        """Name and array of a constant; None if the value is computed."""
-        name = self.resolve(value)
-        if name not in self._initializers:
-            return None
-        return name, np.asarray(self._to_array(self._initializers[name]))
-
-    def float_initializers(self) -> list[str]:
-        """Names of the floating-point initializers, the graph's weights."""
-        from onnx import TensorProto
-
-        kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
-        return [name for name, tensor in self._initializers.items() if tensor.data_type in kinds]
-
-
-def attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """An attribute of a node."""
-    from onnx import helper
-
-    for item in node.attribute:
-        if item.name == name:
-            return helper.get_attribute_value(item)
-    return default
-
-
 class _Walk:
     """One attempt to find a network in a graph."""
 
-    def __init__(self, graph: _Graph, config: RetinaFaceConfig) -> None:
+    def __init__(self, graph: Graph, config: RetinaFaceConfig) -> None:
         self.graph = graph
         self.config = config
         self.specs = {spec.name: spec for spec in layer_specs(config)}
@@ -154,10 +92,10 @@ class _Walk:
         """Match the whole graph.
 
         Raises:
-            _MismatchError: At the first node that is not what the network has there.
+            MismatchError: At the first node that is not what the network has there.
         """
         if self.config.context.deformable:
-            raise _MismatchError("deformable convolutions cannot be read from ONNX")
+            raise MismatchError("deformable convolutions cannot be read from ONNX")
         pyramid = [self.context(level, value) for level, value in enumerate(self.heads())]
         features = self.pyramid(pyramid)
         image = (
@@ -165,7 +103,7 @@ class _Walk:
         )
         image = self.graph.resolve(image)
         if image not in self.graph.inputs:
-            raise _MismatchError(
+            raise MismatchError(
                 f"the first convolution reads {image}, which is computed, where the image was expected"
             )
         self.expect_nothing_left()
@@ -177,16 +115,14 @@ class _Walk:
         node = self.graph.producer.get(value)
         if node is None or node.op_type not in op_types:
             found = "nothing" if node is None else f"{node.op_type} {node.name!r}".rstrip()
-            raise _MismatchError(
-                f"{what}: expected {' or '.join(op_types)} to produce {value}, found {found}"
-            )
+            raise MismatchError(f"{what}: expected {' or '.join(op_types)} to produce {value}, found {found}")
         return node
 
     def rectifier(self, value: str, what: str, negative_slope: float) -> str:
         node = self.node(value, ("LeakyRelu", "Relu"), what)
         slope = attribute(node, "alpha", 0.01) if node.op_type == "LeakyRelu" else 0.0
         if abs(slope - negative_slope) > 1e-6:
-            raise _MismatchError(f"{what}: its rectifier has slope {slope:g} instead of {negative_slope:g}")
+            raise MismatchError(f"{what}: its rectifier has slope {slope:g} instead of {negative_slope:g}")
         return str(node.input[0])
 
     def conv(self, value: str, layer: str, *, negative_slope: float | None) -> str:
@@ -197,7 +133,7 @@ class _Walk:
         if node.op_type == "BatchNormalization":
             epsilon = attribute(node, "epsilon", 1e-5)
             if abs(epsilon - 1e-5) > 1e-9:
-                raise _MismatchError(f"{layer}: its batch norm has epsilon {epsilon:g} instead of 1e-05")
+                raise MismatchError(f"{layer}: its batch norm has epsilon {epsilon:g} instead of 1e-05")
             for part, name in zip(
                 ("weight", "bias", "running_mean", "running_var"), node.input[1:5], strict=True
             ):
@@ -215,13 +151,13 @@ class _Walk:
     def record(self, name: str, value: str, shape: tuple[int, ...]) -> None:
         constant = self.graph.constant(value)
         if constant is None:
-            raise _MismatchError(f"{name}: {value} is computed, not a weight")
+            raise MismatchError(f"{name}: {value} is computed, not a weight")
         foreign, array = constant
         if array.shape != shape:
-            raise _MismatchError(f"{name} ({foreign} in the file) is {array.shape} instead of {shape}")
+            raise MismatchError(f"{name} ({foreign} in the file) is {array.shape} instead of {shape}")
         if name in self.tensors and not np.array_equal(self.tensors[name], array):
             # A module that is called twice is exported twice; both must be the same weights.
-            raise _MismatchError(f"{name}: {self.foreign_names[name]} and {foreign} differ")
+            raise MismatchError(f"{name}: {self.foreign_names[name]} and {foreign} differ")
         self.tensors.setdefault(name, array)
         self.foreign_names.setdefault(name, foreign)
         self.used.add(foreign)
@@ -246,12 +182,12 @@ class _Walk:
         if auto_pad not in (b"NOTSET", "NOTSET"):
             wrong.append(f"auto_pad {auto_pad!r}")
         if wrong:
-            raise _MismatchError(f"{spec.name}: convolution {node.name!r} has {', '.join(wrong)}")
+            raise MismatchError(f"{spec.name}: convolution {node.name!r} has {', '.join(wrong)}")
 
     def same(self, values: list[str], what: str) -> str:
         names = {self.graph.resolve(value) for value in values}
         if len(names) != 1:
-            raise _MismatchError(f"{what}: expected one common input, found {', '.join(sorted(names))}")
+            raise MismatchError(f"{what}: expected one common input, found {', '.join(sorted(names))}")
         return names.pop()
 
     # Parts of the network, from its end.
@@ -259,13 +195,13 @@ class _Walk:
     def heads(self) -> list[str]:
         """Match the heads; the features that each level's three heads read."""
         if len(self.graph.outputs) != len(HEADS):
-            raise _MismatchError(f"the graph has {len(self.graph.outputs)} outputs instead of {len(HEADS)}")
+            raise MismatchError(f"the graph has {len(self.graph.outputs)} outputs instead of {len(HEADS)}")
         inputs: dict[str, list[str]] = {}
         for output in self.graph.outputs:
             branches = self.head_branches(output)
             kinds = [self.head_kind(level, branch) for level, branch in enumerate(branches)]
             if len(set(kinds)) != 1 or kinds[0] in inputs:
-                raise _MismatchError(f"output {output}: its levels are {', '.join(kinds)}")
+                raise MismatchError(f"output {output}: its levels are {', '.join(kinds)}")
             inputs[kinds[0]] = [
                 self.conv(branch, f"{kinds[0]}.{level}", negative_slope=None)
                 for level, branch in enumerate(branches)
@@ -282,16 +218,14 @@ class _Walk:
             node = self.node(node.input[0], ("Concat",), f"output {output}")
         levels = len(self.config.levels)
         if attribute(node, "axis", 1) not in (1, -2) or len(node.input) != levels:
-            raise _MismatchError(f"output {output}: expected {levels} levels joined along axis 1")
+            raise MismatchError(f"output {output}: expected {levels} levels joined along axis 1")
         branches = []
         for value in node.input:
             reshape = self.node(value, ("Reshape",), f"output {output}")
             transpose = self.node(reshape.input[0], ("Transpose",), f"output {output}")
             order = tuple(attribute(transpose, "perm", ()))
             if order != (0, 2, 3, 1):
-                raise _MismatchError(
-                    f"output {output}: channels are moved by {order} instead of (0, 2, 3, 1)"
-                )
+                raise MismatchError(f"output {output}: channels are moved by {order} instead of (0, 2, 3, 1)")
             branches.append(transpose.input[0])
         return branches
 
@@ -303,7 +237,7 @@ class _Walk:
         for kind, numbers in HEADS:
             if channels == anchors * numbers:
                 return kind
-        raise _MismatchError(f"head {node.name!r} of level {level} has {channels} channels")
+        raise MismatchError(f"head {node.name!r} of level {level} has {channels} channels")
 
     def context(self, level: int, value: str) -> str:
         """Match a context module; the pyramid features that it reads."""
@@ -311,7 +245,7 @@ class _Walk:
         slope = self.config.neck_negative_slope
         node = self.node(self.rectifier(value, name, 0.0), ("Concat",), name)
         if len(node.input) != 3 or attribute(node, "axis", 1) not in (1, -3):
-            raise _MismatchError(f"{name}: expected three branches joined along the channels")
+            raise MismatchError(f"{name}: expected three branches joined along the channels")
         first, second, third = node.input
         inputs = [self.conv(first, f"{name}.conv3x3", negative_slope=None)]
         second = self.conv(second, f"{name}.conv5x5_2", negative_slope=None)
@@ -349,9 +283,9 @@ class _Walk:
             node = self.graph.producer.get(self.graph.resolve(upsampled))
             if node is not None and node.op_type in ("Resize", "Upsample"):
                 if attribute(node, "mode", b"nearest") not in (b"nearest", "nearest"):
-                    raise _MismatchError(f"{what}: {node.name!r} does not take the nearest neighbour")
+                    raise MismatchError(f"{what}: {node.name!r} does not take the nearest neighbour")
                 return lateral, node.input[0]
-        raise _MismatchError(f"{what}: neither input of {add.name!r} is an upsampled level")
+        raise MismatchError(f"{what}: neither input of {add.name!r} is an upsampled level")
 
     def mobilenet(self, features: Mapping[int, str]) -> str:
         slope = self.config.backbone.negative_slope
@@ -380,7 +314,7 @@ class _Walk:
         pool = self.node(value, ("MaxPool",), "backbone.stem")
         window = [tuple(attribute(pool, key, ())) for key in ("kernel_shape", "strides", "pads")]
         if window != [(3, 3), (2, 2), (1, 1, 1, 1)]:
-            raise _MismatchError(f"backbone.stem: {pool.name!r} pools with {window}")
+            raise MismatchError(f"backbone.stem: {pool.name!r} pools with {window}")
         return self.conv(pool.input[0], "backbone.stem", negative_slope=self.config.backbone.negative_slope)
 
     def residual(self, value: str, block: str) -> str:
@@ -390,12 +324,12 @@ class _Walk:
         first, second = add.input
         try:
             return self.residual_branches(first, second, block)
-        except _MismatchError as error:
+        except MismatchError as error:
             # A sum has no order, so the other one is tried; the furthest attempt is the one worth reporting.
             self.tensors, self.foreign_names, self.layer_of, self.used = state
             try:
                 return self.residual_branches(second, first, block)
-            except _MismatchError:
+            except MismatchError:
                 raise error from None
 
     def residual_branches(self, main: str, shortcut: str, block: str) -> str:
@@ -414,7 +348,7 @@ class _Walk:
             if f"{spec}.conv.weight" not in self.tensors and f"{spec}.weight" not in self.tensors
         ]
         if missing:  # pragma: no cover -- the walk visits every layer
-            raise _MismatchError(f"missing: {', '.join(missing[:5])}")
+            raise MismatchError(f"missing: {', '.join(missing[:5])}")
         surplus = [
             node.name or node.op_type
             for node in self.graph.nodes
@@ -430,4 +364,4 @@ class _Walk:
             name for name in self.graph.float_initializers() if name not in self.used and name not in shaping
         ]
         if surplus:
-            raise _MismatchError(f"surplus: {', '.join(surplus[:5])}")
+            raise MismatchError(f"surplus: {', '.join(surplus[:5])}")
