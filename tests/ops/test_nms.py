@@ -84,7 +84,8 @@ def test_a_suppressed_box_suppresses_nothing() -> None:
 
 def test_scores_need_not_be_probabilities() -> None:
     boxes = boxes_of(*[(20 * i, 0, 20 * i + 10, 10) for i in range(8)])
-    scores = np.array([-1, np.inf, 0.0, -0.0, 1e-45, -np.inf, 3e38, -1e-45], dtype=np.float32)
+    scores = np.array([-1, np.inf, -0.0, 0.0, 1e-45, -np.inf, 3e38, -1e-45], dtype=np.float32)
+    # The two zeros are equal, so their indices decide.
     np.testing.assert_array_equal(ops.nms(boxes, scores), [1, 6, 4, 2, 3, 7, 0, 5])
 
 
@@ -120,6 +121,51 @@ def test_the_default_threshold() -> None:
 
 
 # --- against the oracle ---
+
+
+def pairs_near_the_threshold(rng: np.random.Generator, count: int, threshold: float) -> FloatArray:
+    """`count` boxes far from each other, then a partner for each, that overlaps it by almost the threshold.
+
+    A search structure leaves out pairs that cannot overlap enough, by their sizes and by how far apart they
+    are. So the partners lie at the ends of what can: shifted along one axis, shorter along one axis at either
+    end or in the middle, smaller along both, at any scale and any place relative to a cell.
+    """
+    wanted = threshold * (1 + 10.0 ** rng.uniform(-5, -1, count) * rng.choice([-1, 1], count))
+    wanted = np.clip(wanted, 0.01, 1)
+    size = 2.0 ** rng.uniform(0, 12, (count, 1)) * 2.0 ** rng.uniform(-2, 2, (count, 2))
+    corner = 20_000.0 * np.stack(np.divmod(np.arange(count), 64), axis=1) + rng.uniform(0, 4096, (count, 2))
+    partner_corner, partner_size = corner.copy(), size.copy()
+    axis = rng.integers(0, 2, count)
+    kind = rng.integers(0, 4, count)
+    for i in range(count):
+        along = axis[i]
+        if kind[i] == 0:
+            partner_corner[i, along] += (
+                rng.choice([-1, 1]) * size[i, along] * (1 - wanted[i]) / (1 + wanted[i])
+            )
+        elif kind[i] == 3:
+            partner_size[i] *= np.sqrt(wanted[i])
+            partner_corner[i] += (size[i] - partner_size[i]) * rng.integers(0, 2, 2)
+        else:
+            partner_size[i, along] *= wanted[i]
+            place = rng.choice([0.0, 0.5, 1.0])
+            partner_corner[i, along] += (size[i, along] - partner_size[i, along]) * place
+    first = np.concatenate([corner, corner + size], axis=1)
+    partners = np.concatenate([partner_corner, partner_corner + partner_size], axis=1)
+    swap = rng.random(count) < 0.5
+    first[swap], partners[swap] = partners[swap], first[swap]
+    return np.concatenate([first, partners]).astype(np.float32)
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.1, 0.24, 0.26, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 0.99])
+def test_pairs_near_the_threshold_among_many(threshold: float, rng: np.random.Generator) -> None:
+    count = 4000
+    boxes = pairs_near_the_threshold(rng, count, threshold)
+    scores = np.concatenate([np.linspace(1, 0.6, count), rng.permutation(np.linspace(0.5, 0.1, count))])
+    scores = scores.astype(np.float32)
+    expected = reference.row_by_row(boxes, scores, threshold)
+    assert 1.2 * count < len(expected) < 1.8 * count
+    assert_same_bits(ops.nms(boxes, scores, iou_threshold=threshold), expected)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 9, 15, 16, 17, 63, 64, 65, 383, 384, 385, 392])

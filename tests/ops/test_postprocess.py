@@ -137,6 +137,22 @@ def test_boxes_that_are_not_finite_are_dropped(bad: float) -> None:
         assert len(faces.scores) == 2 - dropped, f"{bad} in column {coordinate}"
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_one_coordinate_that_overflows_drops_the_box(axis: int, side: int) -> None:
+    raw = quiet((16, 16))
+    last = raw.class_scores.shape[1] - 1  # the anchor of 512 pixels
+    raw.class_scores[0, last, 1] = 9
+    raw.box_deltas[0, last, axis] = side * 5.0e36  # a centre at 2.6e38
+    (faces,) = ops.postprocess(*raw, (16, 16))
+    assert len(faces.scores) == 1
+    raw.box_deltas[0, last, 2 + axis] = 410  # half a size of 1e38
+    (box,) = ops.decode_boxes(raw.box_deltas[0, last:], ops.generate_anchors((16, 16))[last:])
+    assert np.isinf(box).sum() == 1
+    (faces,) = ops.postprocess(*raw, (16, 16))
+    assert len(faces.scores) == 0
+
+
 def test_boxes_that_are_not_finite_are_dropped_after_top_k() -> None:
     raw = quiet((64, 64))
     raw.class_scores[0, ::9, 1] = 9
@@ -311,6 +327,25 @@ def test_a_strided_batch_is_not_read_past_its_images(rng: np.random.Generator) -
     raw = random_outputs(rng, (97, 130), batch=6)
     expected = ops.postprocess(*(np.ascontiguousarray(array[::-2]) for array in raw), (97, 130))
     assert_same_faces(ops.postprocess(*(array[::-2] for array in raw), (97, 130)), expected)
+
+
+@pytest.mark.parametrize("before", [1, 2, 7, 8, 9, 40])
+def test_a_call_knows_nothing_of_the_call_before(before: int) -> None:
+    # Work space is used again, so what the first call kept must not suppress anything in the second.
+    size = (640, 640)
+    row, column = np.divmod(np.arange(before + 1), 10)
+    apart = (8 * row * 80 + 8 * column) * 2 + 1  # anchors of 32 pixels, 64 apart
+    first = quiet(size)
+    first.class_scores[0, apart[:before], 1] = 9 - 0.05 * np.arange(before)
+    (faces,) = ops.postprocess(*first, size)
+    assert len(faces.scores) == before
+    for place in range(before):
+        second = quiet(size)
+        second.class_scores[0, apart[before], 1] = 9
+        second.class_scores[0, apart[place], 1] = 8
+        ops.postprocess(*first, size)
+        (faces,) = ops.postprocess(*second, size)
+        assert len(faces.scores) == 2, f"face {place} of the call before"
 
 
 def test_results_do_not_share_memory(rng: np.random.Generator) -> None:
