@@ -110,10 +110,9 @@ void measure_boxes(const float* boxes, std::size_t n, float* area, std::uint32_t
         const float product = width * height;
         area[i] = 0.0F;
         cell[i] = 0;
-        if (!(width > 0.0F && height > 0.0F && product > 0.0F &&
-              product <= std::numeric_limits<float>::max())) {
-            continue;
-        }
+        const bool valid =
+            width > 0.0F && height > 0.0F && product > 0.0F && product <= std::numeric_limits<float>::max();
+        if (!valid) continue;
         area[i] = product;
         std::uint32_t bits = 0;
         std::memcpy(&bits, &width, sizeof bits);
