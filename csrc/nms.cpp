@@ -343,10 +343,10 @@ std::size_t nms_sorted(const float* boxes_xyxy, std::size_t n, double iou_thresh
     NmsWorkspace::Kept& kept = workspace.kept;
     kept.count = 0;
     make_room(kept, wanted);
-    if (workspace.areas.size() < n) {
-        workspace.areas.resize(n);
-        workspace.cells.resize(n);
-    }
+    // Each by itself: an allocation that fails between two of them must not leave one short for the next
+    // call.
+    if (workspace.areas.size() < n) workspace.areas.resize(n);
+    if (workspace.cells.size() < n) workspace.cells.resize(n);
     float* const areas = workspace.areas.data();
     std::uint32_t* const cells = workspace.cells.data();
     kernel.measure_boxes(boxes_xyxy, n, areas, cells);

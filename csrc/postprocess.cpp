@@ -6,7 +6,6 @@
 #include <cstring>
 #include <exception>
 #include <limits>
-#include <system_error>
 #include <thread>
 
 #include "kernels/kernels.hpp"
@@ -289,8 +288,10 @@ void postprocess_batch(const AnchorPyramid& pyramid, ImageSize image, const Leve
     for (std::size_t i = 0; i < helpers; ++i) {
         try {
             threads.emplace_back(guarded, i + 1);
-        } catch (const std::system_error&) {
-            break;  // no more threads to be had: those that run share out what is left
+        } catch (...) {
+            // No more threads, or no memory for one: those that run share out what is left. Nothing may leave
+            // this loop, for a running thread must be joined.
+            break;
         }
     }
     guarded(0);

@@ -113,15 +113,31 @@ inline FloatView float_rows(const char* name, const py::handle& object, py::ssiz
     return float_view({name}, object, {"N", -1, columns});
 }
 
-inline double number(const char* name, const py::handle& object, const char* expected) {
-    const double value =
-        PyBool_Check(object.ptr()) || PyUnicode_Check(object.ptr()) ? -1.0 : PyFloat_AsDouble(object.ptr());
-    if (PyBool_Check(object.ptr()) || PyUnicode_Check(object.ptr()) ||
-        (value == -1.0 && PyErr_Occurred() != nullptr)) {
+// Of an error that says "not a number of that kind", drops it; any other, such as an interrupt, goes on to
+// the caller.
+inline void clear_conversion_error() {
+    if (PyErr_ExceptionMatches(PyExc_TypeError) != 0 || PyErr_ExceptionMatches(PyExc_ValueError) != 0 ||
+        PyErr_ExceptionMatches(PyExc_OverflowError) != 0) {
         PyErr_Clear();
-        raise_type(name, expected, object);
+        return;
     }
-    return value;
+    throw py::error_already_set();
+}
+
+// A pair as a tuple of its own: converting an item may run foreign code, which could change a list meanwhile.
+// Null, and the error cleared, if the object is no sequence of two.
+inline py::object as_pair(const py::handle& object) {
+    auto pair = py::reinterpret_steal<py::object>(PySequence_Tuple(object.ptr()));
+    if (!pair) clear_conversion_error();
+    return pair && PyTuple_GET_SIZE(pair.ptr()) == 2 ? pair : py::object();
+}
+
+inline double number(const char* name, const py::handle& object, const char* expected) {
+    const bool no_number = PyBool_Check(object.ptr()) || PyUnicode_Check(object.ptr());
+    const double value = no_number ? -1.0 : PyFloat_AsDouble(object.ptr());
+    if (!no_number && !(value == -1.0 && PyErr_Occurred() != nullptr)) return value;
+    if (!no_number) clear_conversion_error();
+    raise_type(name, expected, object);
 }
 
 // A threshold within [0, 1].
@@ -137,20 +153,15 @@ inline double unit_interval(const char* name, const py::handle& object) {
 // Two positive factors, of centre and size deltas.
 inline Variances variances_of(const char* name, const py::handle& object) {
     constexpr const char* kExpected = "two positive finite numbers";
-    const auto pair = py::reinterpret_steal<py::object>(PySequence_Fast(object.ptr(), ""));
-    if (!pair) {
-        PyErr_Clear();
-        raise_type(name, kExpected, object);
-    }
+    const py::object pair = as_pair(object);
+    if (!pair) raise_type(name, kExpected, object);
     float values[2] = {};
-    bool fits = PySequence_Fast_GET_SIZE(pair.ptr()) == 2;
-    for (py::ssize_t i = 0; fits && i < 2; ++i) {
-        values[i] = static_cast<float>(number(name, PySequence_Fast_ITEMS(pair.ptr())[i], kExpected));
-        fits = values[i] > 0.0F && std::isfinite(values[i]);
-    }
-    if (!fits) {
-        throw py::value_error(std::string(name) + ": expected " + kExpected + ", got " +
-                              std::string(py::repr(object)));
+    for (py::ssize_t i = 0; i < 2; ++i) {
+        values[i] = static_cast<float>(number(name, PyTuple_GET_ITEM(pair.ptr(), i), kExpected));
+        if (!(values[i] > 0.0F) || !std::isfinite(values[i])) {
+            throw py::value_error(std::string(name) + ": expected " + kExpected + ", got " +
+                                  std::string(py::repr(pair)));
+        }
     }
     return {values[0], values[1]};
 }
@@ -160,6 +171,7 @@ inline std::size_t count(const char* name, const py::handle& object, std::size_t
     const auto expected = [upper]() { return "an integer within [1, " + std::to_string(upper) + "]"; };
     if (PyBool_Check(object.ptr()) || PyIndex_Check(object.ptr()) == 0) raise_type(name, expected(), object);
     const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
+    if (!integer) throw py::error_already_set();
     const long long value = PyLong_AsLongLong(integer.ptr());
     const bool overflow = value == -1 && PyErr_Occurred() != nullptr;
     if (overflow) PyErr_Clear();
@@ -177,14 +189,13 @@ inline std::size_t optional_count(const char* name, const py::handle& object) {
 
 // (height, width) of an image, whose anchors must be countable.
 inline ImageSize image_size(const char* name, const py::handle& object) {
-    const auto pair = py::reinterpret_steal<py::object>(PySequence_Fast(object.ptr(), ""));
-    if (!pair || PySequence_Fast_GET_SIZE(pair.ptr()) != 2) {
-        PyErr_Clear();
+    const py::object pair = as_pair(object);
+    if (!pair) {
         throw py::type_error(std::string(name) + ": expected (height, width), got " +
                              std::string(py::repr(object)));
     }
-    PyObject** const items = PySequence_Fast_ITEMS(pair.ptr());
-    return {count(name, items[0], kMaxImageSide), count(name, items[1], kMaxImageSide)};
+    return {count(name, PyTuple_GET_ITEM(pair.ptr(), 0), kMaxImageSide),
+            count(name, PyTuple_GET_ITEM(pair.ptr(), 1), kMaxImageSide)};
 }
 
 inline std::size_t checked_num_anchors(const char* name, const AnchorPyramid& pyramid, ImageSize image) {

@@ -117,7 +117,11 @@ void register_ops(py::module_& module) {
         const FloatView boxes = float_rows("boxes", boxes_in, 4);
         const ImageSize image = image_size("image_size_hw", size);
         FloatArray out = float_array({static_cast<py::ssize_t>(boxes.length), 4});
-        clip_boxes(boxes.data, boxes.length, image, out.mutable_data());
+        float* const data = out.mutable_data();
+        {
+            const py::gil_scoped_release release;
+            clip_boxes(boxes.data, boxes.length, image, data);
+        }
         return out;
     });
     module.def("box_iou", [](const py::object& boxes_in, const py::object& others_in) {

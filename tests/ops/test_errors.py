@@ -359,3 +359,47 @@ def test_a_refusal_leaves_the_next_call_alone() -> None:
     again = call("postprocess", score_threshold=0.1)
     for a, b in zip(expected, again, strict=True):
         np.testing.assert_array_equal(a.boxes, b.boxes)
+
+
+# --- arguments that run code of their own while they are read ---
+
+
+class _Clearing:
+    """A number that empties the list it stands in when it is converted."""
+
+    def __init__(self, home: list[Any]) -> None:
+        self.home = home
+
+    def __float__(self) -> float:
+        self.home.clear()
+        return 0.1
+
+    def __index__(self) -> int:
+        self.home.clear()
+        return 32
+
+
+def test_a_list_that_changes_while_it_is_read() -> None:
+    deltas, anchors = np.zeros((1, 4), np.float32), np.ones((1, 4), np.float32)
+    variances: list[Any] = []
+    variances += [_Clearing(variances), _Clearing(variances)]
+    assert ops.decode_boxes(deltas, anchors, variances=variances).shape == (1, 4)  # type: ignore[arg-type]
+    size: list[Any] = []
+    size += [_Clearing(size), _Clearing(size)]
+    assert ops.generate_anchors(size).shape == (42, 4)  # type: ignore[arg-type]
+
+
+class _Interrupted:
+    def __float__(self) -> float:
+        raise KeyboardInterrupt
+
+    def __index__(self) -> int:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_is_not_taken_for_a_bad_argument() -> None:
+    boxes, scores = np.zeros((1, 4), np.float32), np.zeros(1, np.float32)
+    with pytest.raises(KeyboardInterrupt):
+        ops.nms(boxes, scores, iou_threshold=_Interrupted())  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        ops.nms(boxes, scores, top_k=_Interrupted())  # type: ignore[arg-type]
