@@ -120,7 +120,7 @@ std::size_t Workspace::capacity_bytes() const noexcept {
                                nms_.sorted_boxes.capacity() + nms_.areas.capacity() +
                                10 * nms_.kept.area.capacity();
     const std::size_t integers = candidate_index_.capacity() + order_.capacity() + rank_.capacity() +
-                                 kept_.capacity() + nms_.grid_heads.capacity() +
+                                 kept_.capacity() + nms_.cells.capacity() + nms_.grid_heads.capacity() +
                                  7 * nms_.grid_entries.capacity();
     const std::size_t keys = nms_.sort_keys.capacity() + nms_.sort_spare.capacity();
     return floats * sizeof(float) + integers * sizeof(std::uint32_t) + keys * sizeof(std::uint64_t);
