@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -416,6 +417,50 @@ def test_endless_stream_that_begins_like_a_picture_is_refused() -> None:
     with pytest.raises(ImageError, match="longer than"):
         read_image(stream, max_pixels=1000)
     assert stream.taken <= 2**26 + 64
+
+
+def test_small_file_is_read_into_little_memory(tmp_path: Path, astronaut_bgr: np.ndarray) -> None:
+    # A buffered reader allocates all that `read` is asked for, however short the file is.
+    path = tmp_path / "small.png"
+    path.write_bytes(encode(pil_from_bgr(astronaut_bgr[:50, :50]), "PNG"))
+    read_image(path)  # what is imported on the first call does not count
+    tracemalloc.start()
+    try:
+        read_image(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 2**20
+
+
+class Trickle(io.RawIOBase):
+    """A raw file, such as a pipe, that gives less than it is asked for."""
+
+    def __init__(self, data: bytes, most: int) -> None:
+        self.file, self.most = io.BytesIO(data), most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:
+        part = self.file.read(min(len(buffer), self.most))
+        buffer[: len(part)] = part
+        return len(part)
+
+
+@pytest.mark.parametrize("most", [10, 1000])
+def test_short_reads_are_not_the_end(most: int, astronaut_bgr: np.ndarray) -> None:
+    data = encode(pil_from_bgr(astronaut_bgr[:80, :90]), "PNG")
+    np.testing.assert_array_equal(read_image(Trickle(data, most)).pixels, astronaut_bgr[:80, :90])
+
+
+def test_file_that_is_not_ready_is_told_from_its_end() -> None:
+    class NotReady(io.RawIOBase):
+        def read(self, size: int = -1) -> None:
+            return None
+
+    with pytest.raises(TypeError, match="read gave NoneType instead of bytes"):
+        read_image(NotReady())
 
 
 def test_text_is_not_an_image(tmp_path: Path) -> None:
