@@ -549,6 +549,24 @@ def test_bomb_is_refused_before_decoding(data: bytes, monkeypatch: pytest.Monkey
         read_image(data)
 
 
+def test_bomb_behind_a_repeated_tag_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("a bomb was decoded"))
+    tags = [(256, 60_000), (256, 8), (257, 60_000), (257, 8)]  # of equal tags libtiff takes the first
+    data = b"II*\0\x08\0\0\0\4\0" + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    with pytest.raises(ImageError, match="60000x60000 pixels are more than the limit"):
+        read_image(data)
+    # Also where it is of a type that is not read here.
+    with pytest.raises(ImageError, match="gives no size"):
+        read_image(data.replace(struct.pack("<HHI", 256, 4, 1), struct.pack("<HHI", 256, 9, 1), 1))
+
+
+def test_more_pixels_than_the_header_says_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(Image.new("RGB", (8, 8)), "PNG")
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: np.zeros((9, 8, 3), np.uint8))
+    with pytest.raises(ImageError, match="8x9 pixels are more than the limit of 64"):
+        read_image(data, max_pixels=64)
+
+
 def test_bomb_takes_no_memory() -> None:
     resource = pytest.importorskip("resource", reason="peak memory is read with a POSIX call")
     del resource
