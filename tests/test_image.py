@@ -342,9 +342,7 @@ def test_max_side_fits_and_geometry_spans_both_pictures(height: int, width: int,
     geometry = loaded.geometry
     assert (geometry.original_size_hw, geometry.size_hw) == ((height, width), (h, w))
     corners = np.float32([[0, 0, w, h]])
-    original = geometry.boxes_to_original(corners)
-    np.testing.assert_allclose(original, [[0, 0, width, height]], rtol=1e-6)
-    np.testing.assert_allclose(geometry.inverse().boxes_to_original(original), corners, rtol=1e-6)
+    np.testing.assert_allclose(geometry.boxes_to_original(corners), [[0, 0, width, height]], rtol=1e-6)
 
 
 def test_large_jpeg_is_decoded_at_reduced_scale(
