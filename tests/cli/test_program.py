@@ -168,6 +168,7 @@ def test_list(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
     assert records["resnet18"]["state"] == "absent"
     assert records["resnet18"]["sha256"] == REGISTRY["resnet18"].sha256
     assert records["resnet18"]["file_sha256"] is None
+    assert records["resnet50"]["size_bytes"] == 109_497_761
     assert records["resnet34"]["state"] == "damaged"
     assert records["resnet34"]["file_sha256"] == hashlib.sha256(b"damaged").hexdigest()
     bundled = bundled_path()
