@@ -331,6 +331,8 @@ BAD_OPTIONS = [
     ({"top_k": -5}, ValueError, "top_k must be at least 1"),
     ({"top_k": 10.0}, TypeError, "top_k must be an integer, got float"),
     ({"top_k": True}, TypeError, "top_k must be an integer, got bool"),
+    ({"top_k": 2**31}, ValueError, "top_k must be at most 2147483647, got 2147483648"),
+    ({"keep_top_k": 2**64}, ValueError, "keep_top_k must be at most 2147483647"),
     ({"keep_top_k": 0}, ValueError, "keep_top_k must be at least 1"),
     ({"keep_top_k": "7"}, TypeError, "keep_top_k must be an integer, got str"),
     ({"max_side": 0}, ValueError, "max_side must be at least 1"),
@@ -353,6 +355,17 @@ def test_bad_options(options: dict, error: type[Exception], message: str, detect
             call()
 
 
+def test_the_largest_numbers(detector: FaceDetector, astronaut_bgr: np.ndarray) -> None:
+    most = 2**31 - 1
+    assert len(detector.detect(astronaut_bgr, top_k=most, keep_top_k=most)) == 1
+
+
+def test_none_for_a_call_is_the_detectors_own(detector: FaceDetector, astronaut_bgr: np.ndarray) -> None:
+    one = detector.replace(keep_top_k=1, score_threshold=0.0, nms_threshold=1.0)
+    assert len(one.detect(astronaut_bgr, keep_top_k=None)) == 1
+    assert len(one.replace(keep_top_k=None).detect(astronaut_bgr)) > 1
+
+
 def test_numbers_of_numpy_are_numbers(detector: FaceDetector) -> None:
     changed = detector.replace(score_threshold=np.float32(0.25), top_k=np.int32(9), max_side=np.uint16(640))
     assert (changed.score_threshold, changed.top_k, changed.max_side) == (0.25, 9, 640)
@@ -373,6 +386,7 @@ def test_numbers_of_numpy_are_numbers(detector: FaceDetector) -> None:
         ({"engine": "tensorflow"}, ValueError, "engine must be one of auto, .*torch.*, got 'tensorflow'"),
         ({"engine": None}, TypeError, "engine must be a"),
         ({"engine": 3}, TypeError, "engine must be a"),
+        ({"device": [1]}, TypeError, "device must be a string"),
         ({"device": 0}, TypeError, "device must be a string"),
         ({"device": "toaster"}, ValueError, "toaster"),
         ({"weights": 5}, TypeError, "weights must be a path"),

@@ -16,7 +16,9 @@ class LeastRecentCache(Generic[T]):
     """What was built for the last few keys; safe to use from many threads.
 
     However many threads ask for a key at once, its value is built once, and those that want another key do
-    not wait for it: each key has a lock of its own. (`functools.lru_cache` builds in every thread.)
+    not wait for it: each key has a lock of its own. (`functools.lru_cache` builds in every thread.) A build
+    that fails is an error of the thread that built, and each of the others tries for itself; some may then
+    build at once, and the last value is kept.
 
     Examples:
         >>> cache = LeastRecentCache(capacity=2)

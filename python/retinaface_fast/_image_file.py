@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ._typing import UInt8Array
 
 
+#: How much of a file is asked for at once.
+_PART_BYTES = 2**20
+
+
 @runtime_checkable
 class BinaryFile(Protocol):
     """A file object opened for reading bytes."""
@@ -152,15 +156,32 @@ def _read_path(path: str, limit: int) -> bytes:
 def _read_file(file: BinaryFile, name: str, limit: int) -> bytes:
     # The first bytes decide whether the rest is read: a film, or a device without an end, is refused
     # before it fills the memory. No uncompressed picture takes more than 8 bytes for a pixel.
-    head = file.read(64)
-    if not isinstance(head, bytes):
-        raise TypeError(f'{name}: opened as text; open it for reading bytes, with mode "rb"')
+    head = _read_up_to(file, name, 64)
     if not head:
         raise ImageError(f"{name}: the file is empty")
     if sniff_format(head) is None:
         raise ImageError(f"{name}: not a picture in a known format")
     most = max(2**26, 8 * limit)
-    rest = file.read(most)
-    if len(rest) == most:
+    rest = _read_up_to(file, name, most)
+    if len(rest) >= most:
         raise ImageError(f"{name}: longer than {most:,} bytes, more than a picture of {limit:,} pixels takes")
     return head + rest
+
+
+def _read_up_to(file: BinaryFile, name: str, most: int) -> bytes:
+    # In parts: a buffered reader allocates all that it is asked for before it reads, and a pipe or another
+    # raw file gives what it has, so that only an empty answer is the end.
+    parts = []
+    missing = most
+    while missing > 0:
+        part = file.read(min(missing, _PART_BYTES))
+        if not isinstance(part, bytes):
+            raise TypeError(
+                f"{name}: read gave {type(part).__name__} instead of bytes; open it for reading bytes, with "
+                'mode "rb"'
+            )
+        if not part:
+            break
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)

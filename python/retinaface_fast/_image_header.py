@@ -258,8 +258,12 @@ def _tiff_tags(data: bytes, wanted: tuple[int, ...]) -> dict[int, int]:
         start, step, value_at = offset + 2, 12, 8
     codes = {1: "B", 3: "H", 4: "I", 16: "Q"}
     values: dict[int, int] = {}
+    seen = set()  # of equal tags libtiff takes the first, whatever its type
     for entry in range(start, start + min(count, 4096) * step, step):
         tag, kind = struct.unpack_from(f"{order}HH", data, entry)
+        if tag in seen:
+            continue
+        seen.add(tag)
         if tag in wanted and kind in codes:
             (values[tag],) = struct.unpack_from(f"{order}{codes[kind]}", data, entry + value_at)
     return values

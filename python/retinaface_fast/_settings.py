@@ -10,6 +10,9 @@ from ._validation import check_fraction, check_optional_positive_int
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: The largest count that the core takes.
+_MOST = 2**31 - 1
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
@@ -32,12 +35,19 @@ class Settings:
         return dataclasses.replace(self, **changes) if changes else self
 
 
+def _check_count(value: object, name: str) -> int | None:
+    count = check_optional_positive_int(value, name)
+    if count is not None and count > _MOST:
+        raise ValueError(f"{name} must be at most {_MOST}, got {count}")
+    return count
+
+
 #: Every setting, with what checks it.
 SETTINGS: dict[str, Callable[[object, str], Any]] = {
     "score_threshold": check_fraction,
     "nms_threshold": check_fraction,
-    "top_k": check_optional_positive_int,
-    "keep_top_k": check_optional_positive_int,
+    "top_k": _check_count,
+    "keep_top_k": _check_count,
     "max_side": check_optional_positive_int,
     "max_pixels": check_optional_positive_int,
 }

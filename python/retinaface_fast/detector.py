@@ -47,13 +47,14 @@ class FaceDetector:
             published weights of `model`. The file says which network it holds; a `model` other than the
             default must agree with it. For a path, nothing is ever downloaded.
         engine: What runs the network: a name that `retinaface_fast.engines.available_engines` lists, `"auto"`
-            for the fastest one that is installed, or an object that follows the protocol `Engine`.
+            for the first of them that is installed, or an object that follows the protocol `Engine`.
         device: Where it runs, such as `"cpu"` or `"cuda:0"`; None lets the engine choose.
         score_threshold: From 0 to 1; a face has score > score_threshold.
         nms_threshold: From 0 to 1; of two boxes with IoU > nms_threshold, the one with the lower score is
             dropped.
-        top_k: At most so many candidates, the best by score, enter the suppression; None for all.
-        keep_top_k: At most so many faces are returned; None for all.
+        top_k: At most so many candidates, the best by score, enter the suppression; None for all. From 1 to
+            2**31 - 1.
+        keep_top_k: At most so many faces are returned; None for all. From 1 to 2**31 - 1.
         max_side: Pictures whose longer side is greater are shrunk to it before they are searched: faster, at
             the price of the smallest faces. Coordinates come back in the original picture. None never
             shrinks.
@@ -237,7 +238,8 @@ class FaceDetector:
             image: A path; the bytes of a picture file; a binary file object; a PIL image; or a uint8 array of
                 shape (H, W, 3), (H, W, 4), (H, W, 1) or (H, W). EXIF orientation is honoured.
             color: Channel order of an array, `"bgr"` as OpenCV gives it or `"rgb"`.
-            score_threshold: Instead of the detector's own, for this call only; so are all that follow.
+            score_threshold: Instead of the detector's own, for this call only; so are all that follow. None
+                means the detector's own, and so cannot lift a limit: `replace` can.
             nms_threshold: As for `FaceDetector`.
             top_k: As for `FaceDetector`.
             keep_top_k: As for `FaceDetector`.
@@ -284,7 +286,8 @@ class FaceDetector:
         Args:
             images: Pictures, each anything that `detect` takes.
             color: Channel order of arrays.
-            score_threshold: Instead of the detector's own, for this call only; so are all that follow.
+            score_threshold: Instead of the detector's own, for this call only; so are all that follow. None
+                means the detector's own, and so cannot lift a limit: `replace` can.
             nms_threshold: As for `FaceDetector`.
             top_k: As for `FaceDetector`.
             keep_top_k: As for `FaceDetector`.
@@ -463,6 +466,8 @@ def detect(
     check_color(color)
     settings = Settings(score_threshold, nms_threshold, top_k, keep_top_k, max_side, max_pixels)
     check_str(engine, "engine")
+    if device is not None:
+        check_str(device, "device")
     path, state = None, None
     if weights is not None:
         if not isinstance(weights, str | os.PathLike):

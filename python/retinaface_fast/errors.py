@@ -35,7 +35,7 @@ class DatasetError(RetinaFaceError):
 
 
 class EngineError(RetinaFaceError):
-    """An engine, device or instruction set that was asked for cannot be had, or the engine failed."""
+    """An engine or device that was asked for cannot be had, or the engine failed."""
 
 
 class MissingDependencyError(RetinaFaceError, ImportError):

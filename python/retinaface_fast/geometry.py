@@ -72,18 +72,3 @@ class Geometry:
             (N, 4) float32 xyxy in pixels of the original; `boxes` itself where the frames are one.
         """
         return self.points_to_original(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
-
-    def inverse(self) -> Geometry:
-        """Return the way back: from the original to this picture.
-
-        Examples:
-            >>> Geometry((100, 100), (50, 50), (2.0, 2.0)).inverse().scale_xy
-            (0.5, 0.5)
-        """
-        (scale_x, scale_y), (offset_x, offset_y) = self.scale_xy, self.offset_xy
-        return Geometry(
-            original_size_hw=self.size_hw,
-            size_hw=self.original_size_hw,
-            scale_xy=(1 / scale_x, 1 / scale_y),
-            offset_xy=(0.0 - offset_x / scale_x, 0.0 - offset_y / scale_y),
-        )

@@ -118,6 +118,8 @@ def read_image(
         header = checked_header(name, data, limit)
         reduction = choose_reduction(header, max_side)
         pixels, color = decode(name, data, header, reduction), "bgr"
+        # A decoder may read a header that contradicts itself another way than `checked_header` does.
+        check_pixels(name, pixels.shape[:2], limit)
         original_hw = header.size_hw if reduction > 1 else pixels.shape[:2]
         orientation = header.orientation
     decoded = time.perf_counter()

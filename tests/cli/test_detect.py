@@ -173,6 +173,21 @@ def test_goes_on_past_broken_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert err.splitlines()[-1].startswith("2 pictures, 4 faces, 3 failed, in ")
 
 
+def test_goes_on_past_a_failure_of_opencv(
+    fake: type[FakeDetector], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail_once(call: int) -> None:
+        if call == 1:
+            raise cv2.error("(-4:Insufficient memory) Failed to allocate")
+
+    fake.on_detect = staticmethod(fail_once)
+    for name in ("a.png", "b.png"):
+        picture(name)
+    assert main(["detect", "a.png", "b.png"]) == 1
+    assert fake.calls == 2
+    assert "a.png: (-4:Insufficient memory)" in capsys.readouterr().err
+
+
 def test_fail_fast_stops(fake: type[FakeDetector], capsys: pytest.CaptureFixture[str]) -> None:
     picture("a.jpg")
     Path("b.jpg").write_bytes(b"no picture")

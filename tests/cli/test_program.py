@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -94,6 +95,30 @@ def test_what_needs_no_engine_imports_none(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["info"], ["detect", "a.jpg"]])
+def test_a_wrong_simd_level_is_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "retinaface_fast", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "RETINAFACE_FAST_SIMD": "mmx"},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: the environment variable RETINAFACE_FAST_SIMD is 'mmx'")
+
+
+def test_another_import_error_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ImportError("something else")
+
+    monkeypatch.setattr("retinaface_fast.cli.info.collect", fail)
+    with pytest.raises(ImportError, match="something else"):
+        main(["info"])
+
+
 def test_the_defaults_are_those_of_the_detector() -> None:
     detector = inspect.signature(retinaface_fast.FaceDetector).parameters
     command = inspect.signature(detect).parameters
@@ -143,6 +168,7 @@ def test_list(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
     assert records["resnet18"]["state"] == "absent"
     assert records["resnet18"]["sha256"] == REGISTRY["resnet18"].sha256
     assert records["resnet18"]["file_sha256"] is None
+    assert records["resnet50"]["size_bytes"] == 109_497_761
     assert records["resnet34"]["state"] == "damaged"
     assert records["resnet34"]["file_sha256"] == hashlib.sha256(b"damaged").hexdigest()
     bundled = bundled_path()

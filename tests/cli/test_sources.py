@@ -83,6 +83,14 @@ def test_an_absolute_pattern(tree: Path) -> None:
     assert names(sources) == ["deep/ü.jpg"]
 
 
+def test_every_picture_format_is_taken_from_a_folder(tree: Path) -> None:
+    files = ["x.avif", "x.bmp", "x.gif", "x.jp2", "x.jpeg", "x.jpg", "x.pgm", "x.png", "x.tiff", "x.webp"]
+    for name in files:
+        (tree / "empty" / name).write_bytes(b"x")
+    sources, _ = expand(["empty"])
+    assert names(sources) == files
+
+
 def test_a_file_whose_name_is_a_pattern_is_a_file(tree: Path) -> None:
     Path("a[1].jpg").write_bytes(b"x")
     Path("a1.jpg").write_bytes(b"x")

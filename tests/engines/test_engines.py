@@ -261,7 +261,7 @@ def test_the_first_rgb_image_may_come_from_many_threads(name: str) -> None:
         (np.zeros((1, 8, 8, 4), np.uint8), "bgr", ValueError, r"got \(1, 8, 8, 4\)"),
         (np.zeros((1, 0, 8, 3), np.uint8), "bgr", ValueError, r"got \(1, 0, 8, 3\)"),
         (np.zeros((0, 8, 8, 3), np.uint8), "bgr", ValueError, r"got \(0, 8, 8, 3\)"),
-        (np.zeros((1, 8, 8, 3), np.uint8), "gray", ValueError, "color: expected 'bgr' or 'rgb', got 'gray'"),
+        (np.zeros((1, 8, 8, 3), np.uint8), "gray", ValueError, 'color must be "bgr" or "rgb", got \'gray\''),
     ],
 )
 def test_bad_arguments(engine: Engine, images: Any, color: Any, error: type[Exception], message: str) -> None:

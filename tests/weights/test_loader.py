@@ -107,7 +107,37 @@ def test_weights_of_a_newer_release(weights: ModelWeights, tmp_path: Path) -> No
         load_weights(path)
 
 
-@pytest.mark.parametrize("config", ["", "{}", "[]", '{"name": 1}'])
+def config_text(path: tuple[str, ...], value: str) -> str:
+    """The config of MobileNet-0.25 as JSON, with one value replaced."""
+    values: Any = CONFIGS["mobilenet0.25"].to_dict()
+    inner = values
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = "here"
+    return json.dumps(values).replace('"here"', value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"name": 1}',
+        pytest.param("[" * 100_000, id="deep"),
+        config_text(("out_channels",), "Infinity"),
+        config_text(("out_channels",), "NaN"),
+        config_text(("backbone", "width"), "1e308"),
+        config_text(("backbone", "width"), "1e300"),
+        config_text(("backbone", "depth"), "Infinity"),
+        config_text(("backbone", "kind"), "[]"),
+        config_text(("anchors", "strides"), "[Infinity, 16, 32]"),
+        config_text(("anchors", "sizes"), "[[1e999], [2], [3]]"),
+        config_text(("anchors", "sizes"), "7"),
+        config_text(("mean_bgr",), "[1e308, 1e309, 0]"),
+        config_text(("variances",), "[" + "1" * 400 + ", 1]"),
+    ],
+)
 def test_a_damaged_config(config: str, weights: ModelWeights, tmp_path: Path) -> None:
     path = tmp_path / "bad.safetensors"
     metadata = {"retinaface_fast.format": "1", "retinaface_fast.config": config}

@@ -238,6 +238,47 @@ def test_tensors_in_another_file(tmp_path: Path, model: Any) -> None:
     refuse(tmp_path, model, "lies in another file")
 
 
+def test_identities_in_a_circle(tmp_path: Path, model: Any) -> None:
+    names = ("a", "b", "c")
+    for value, name in zip(names, ("b", "c", "a"), strict=True):
+        model.graph.node.append(onnx.helper.make_node("Identity", [value], [name]))
+    model.graph.output[0].name = "b"
+    refuse(tmp_path, model, "identities lead from b back to b")
+
+
+@pytest.mark.parametrize(
+    "op_type", ["Conv", "Concat", "LeakyRelu", "Reshape", "Transpose", "Add", "Identity"]
+)
+def test_nodes_without_inputs(op_type: str, tmp_path: Path, model: Any) -> None:
+    if op_type == "Identity":
+        model.graph.node.append(onnx.helper.make_node(op_type, [], ["nowhere"]))
+        model.graph.output[0].name = "nowhere"
+    for node in model.graph.node:
+        if node.op_type == op_type:
+            del node.input[:]
+    refuse(tmp_path, model, r"network.onnx(: malformed graph: | is not the network )")
+
+
+def test_attributes_of_another_type(tmp_path: Path, model: Any) -> None:
+    node = next(node for node in model.graph.node if node.op_type == "Transpose")
+    del node.attribute[:]
+    node.attribute.append(onnx.helper.make_attribute("perm", 3))
+    refuse(tmp_path, model, r"network.onnx: malformed graph: .*int")
+
+
+def test_a_constant_that_is_no_tensor(tmp_path: Path, model: Any) -> None:
+    node = onnx.helper.make_node("Constant", [], ["number"])
+    node.attribute.append(onnx.helper.make_attribute("value", 1.0))
+    model.graph.node.append(node)
+    refuse(tmp_path, model, r"network.onnx: malformed graph: ")
+
+
+def test_data_of_another_length(tmp_path: Path, model: Any) -> None:
+    tensor = initializer(model, conv_that_reads(model, "output2").input[1])
+    tensor.raw_data = tensor.raw_data[:-4]
+    refuse(tmp_path, model, r"network.onnx: malformed graph: ")
+
+
 def test_another_network(tmp_path: Path) -> None:
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Relu", ["x"], ["y"])],

@@ -15,7 +15,7 @@ from tests.weights.local_server import BODY, SHA256, Server
 @pytest.fixture
 def registry(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RegistryEntry:
     entry = RegistryEntry(
-        name="local", url=server.url, sha256=SHA256, size=len(BODY), licence="none", ap=(0.0, 0.0, 0.0),
+        name="local", url=server.url, sha256=SHA256, size_bytes=len(BODY), licence="none", ap=(0.0, 0.0, 0.0),
         format="onnx", config_name="mobilenet0.25",
     )  # fmt: skip
     monkeypatch.setattr(downloads, "REGISTRY", {"local": entry})

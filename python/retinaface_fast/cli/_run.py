@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
 
 class _StopRun(Exception):  # noqa: N818 -- not an error: it ends the run
     """Ends the run at the first failure (`--fail-fast`)."""
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What is the fault of one source and does not end the run."""
+    # OpenCV raises its own class where it lacks memory, also while it resizes, turns or warps.
+    cv2 = sys.modules.get("cv2")
+    return (RetinaFaceError, OSError, ValueError, MemoryError, *(() if cv2 is None else (cv2.error,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +134,7 @@ class Run:
                     self._picture(name, source)
             except BrokenPipeError:  # whoever read the standard output has gone: no fault of the picture
                 raise
-            except (RetinaFaceError, OSError, ValueError, MemoryError) as error:
+            except _failures() as error:
                 self._fail(name, str(error) or type(error).__name__)
             self._progress.update(self._task, advance=1, faces=self.tally.faces)
         if self.plan.camera is not None:
@@ -137,8 +145,8 @@ class Run:
                 )
             except BrokenPipeError:
                 raise
-            except (RetinaFaceError, OSError, ValueError) as error:
-                self._fail(name, str(error))
+            except _failures() as error:
+                self._fail(name, str(error) or type(error).__name__)
 
     def _fail(self, name: str, message: str) -> None:
         self.tally.failed += 1

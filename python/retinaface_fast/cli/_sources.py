@@ -17,6 +17,7 @@ PICTURE_SUFFIXES = frozenset(
         ".avif",
         ".bmp",
         ".dib",
+        ".gif",
         ".jp2",
         ".jpe",
         ".jpeg",
@@ -27,8 +28,8 @@ PICTURE_SUFFIXES = frozenset(
         ".ppm",
         ".tif",
         ".tiff",
+        ".webp",
     }
-    | {".webp"}
 )
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv"}

@@ -60,4 +60,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except RetinaFaceError as error:
         _console.error(str(error))
         return 1
+    except ImportError as error:
+        # The core cannot be imported where this variable names what the CPU or the build lacks.
+        if "RETINAFACE_FAST_SIMD" not in str(error):
+            raise
+        _console.error(str(error))
+        return 2
     return 0

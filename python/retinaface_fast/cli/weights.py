@@ -45,7 +45,7 @@ def describe(entry: RegistryEntry) -> dict[str, object]:
         "file_sha256": digest,
         "url": entry.url,
         "sha256": entry.sha256,
-        "size": entry.size,
+        "size_bytes": entry.size_bytes,
         "licence": entry.licence,
         "widerface_ap": list(entry.ap),
         "format": entry.format,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from retinaface_fast._validation import check_color
+
 if TYPE_CHECKING:
     from retinaface_fast._typing import ColorOrder, FloatArray, UInt8Array
 
@@ -75,5 +77,4 @@ def check_images(images: object, color: object) -> None:
         raise TypeError(f"images: expected a uint8 array, got {kind}")
     if images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
         raise ValueError(f"images: expected shape (B, H, W, 3) without zeros, got {images.shape}")
-    if color not in ("bgr", "rgb"):
-        raise ValueError(f"color: expected 'bgr' or 'rgb', got {color!r}")
+    check_color(color)

@@ -28,6 +28,9 @@ RESNET_STAGES: Mapping[int, tuple[tuple[int, int, int, int], bool]] = MappingPro
     }
 )
 
+#: Largest width of a MobileNet: 65,536 channels at its end. What a damaged file says may be anything.
+_WIDEST = 64
+
 
 @dataclass(frozen=True, slots=True)
 class BackboneConfig:
@@ -36,7 +39,7 @@ class BackboneConfig:
     Attributes:
         kind: "mobilenet" (MobileNetV1, depthwise separable blocks) or "resnet" (the stride of a bottleneck
             sits in its 3x3 convolution, as in torchvision).
-        width: Channel multiplier of a MobileNet, > 0; always 1 for a ResNet.
+        width: Channel multiplier of a MobileNet, > 0 and <= 64; always 1 for a ResNet.
         depth: 18, 34, 50 or 152 for a ResNet; 0 for a MobileNet.
         negative_slope: Slope of the rectifier below zero, >= 0; 0 is a plain ReLU.
     """
@@ -48,8 +51,8 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         if self.kind == "mobilenet":
-            if not (math.isfinite(self.width) and self.width > 0):
-                raise ValueError(f"width: expected a finite number > 0, got {self.width!r}")
+            if not 0 < self.width <= _WIDEST:
+                raise ValueError(f"width: expected a number > 0 and <= {_WIDEST}, got {self.width!r}")
             if self.depth != 0:
                 raise ValueError(f"depth: a MobileNet has none (0), got {self.depth!r}")
         elif self.kind == "resnet":

@@ -11,8 +11,8 @@ def simd_level() -> str:
     """The SIMD level in use, "scalar" or "avx2".
 
     It is the best one that the CPU has, unless the environment variable `RETINAFACE_FAST_SIMD` names another;
-    a name that does not exist or that the CPU cannot run is an error when the core is imported. All levels
-    give the same results bit for bit.
+    a name that does not exist or that the CPU cannot run is an `ImportError` when the core is imported. All
+    levels give the same results bit for bit.
 
     Returns:
         Name of the level.

@@ -84,7 +84,7 @@ def download(
             entry.url,
             path,
             sha256=entry.sha256,
-            size=entry.size,
+            size=entry.size_bytes,
             progress=report,
             timeout=timeout,
             attempts=attempts,
@@ -304,7 +304,7 @@ def _shown(entry: RegistryEntry, progress: Progress | None) -> Iterator[Progress
         transient=True,
     )
     with bar:
-        task = bar.add_task(entry.filename, total=entry.size)
+        task = bar.add_task(entry.filename, total=entry.size_bytes)
 
         def report(received: int, total: int | None) -> None:
             bar.update(task, completed=received, total=total)

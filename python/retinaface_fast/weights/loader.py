@@ -197,5 +197,5 @@ def _stored_config(metadata: dict[str, str], source: str) -> RetinaFaceConfig:
         )
     try:
         return RetinaFaceConfig.from_dict(json.loads(metadata[_CONFIG_KEY]))
-    except (KeyError, ValueError) as error:
+    except (KeyError, OverflowError, RecursionError, ValueError) as error:
         raise WeightsError(f"{source}: its metadata describes no network ({error})") from error

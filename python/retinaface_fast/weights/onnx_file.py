@@ -31,6 +31,9 @@ _WEIGHTED = frozenset(
     {"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "InstanceNormalization", "MatMul", "PRelu"}
 )
 
+#: What a walk runs into where nodes lack inputs, or where attributes and tensors are not of their kind.
+_MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
 
 def read_onnx(data: bytes, *, config: RetinaFaceConfig | None, source: str) -> TranslatedTensors:
     """Read the tensors of a RetinaFace from an ONNX file.
@@ -70,6 +73,8 @@ def read_onnx(data: bytes, *, config: RetinaFaceConfig | None, source: str) -> T
             if furthest is None or error.progress > furthest.progress:
                 furthest = error
             continue
+        except _MALFORMED as error:
+            raise WeightsError(f"{source}: malformed graph: {error}") from error
         return TranslatedTensors(walk.tensors, candidate, walk.foreign_names)
     if furthest is None:  # pragma: no cover -- there is always a candidate
         raise WeightsError(f"{source}: no network to compare with")

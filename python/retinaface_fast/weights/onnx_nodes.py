@@ -50,8 +50,16 @@ class Graph:
         self.outputs = [value.name for value in model.graph.output]
 
     def resolve(self, value: str) -> str:
-        """The value behind identities, which exporters insert where tensors are equal."""
+        """The value behind identities, which exporters insert where tensors are equal.
+
+        Raises:
+            MismatchError: If they form a circle.
+        """
+        visited: set[str] = set()
         while value in self.producer and self.producer[value].op_type in ("Identity", "Dropout"):
+            if value in visited:
+                raise MismatchError(f"identities lead from {value} back to {value}")
+            visited.add(value)
             value = self.producer[value].input[0]
         return value
 

@@ -22,7 +22,7 @@ class RegistryEntry:
         name: Name under which `load_weights` and `FaceDetector` know it.
         url: Where the publisher offers it.
         sha256: Digest that the file must have, hexadecimal.
-        size: Bytes of the file, where known.
+        size_bytes: Length of the file, where known.
         licence: Licence under which it is published (SPDX) and whose it is.
         ap: Published average precision on WIDER FACE val at original size (easy, medium, hard), in percent.
         format: How the file is encoded.
@@ -32,7 +32,7 @@ class RegistryEntry:
     name: str
     url: str
     sha256: str
-    size: int | None
+    size_bytes: int | None
     licence: str
     ap: tuple[float, float, float]
     format: WeightsFormat
@@ -60,7 +60,7 @@ _ENTRIES = (
         name="mobilenet0.25",
         url=_UNIFACE + "retinaface_mv1_0.25.onnx",
         sha256="b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5",
-        size=1_736_694,
+        size_bytes=1_736_694,
         licence=_UNIFACE_LICENCE,
         ap=(90.70, 88.12, 73.82),
         format="onnx",
@@ -70,7 +70,7 @@ _ENTRIES = (
         name="mobilenet0.5",
         url=_UNIFACE + "retinaface_mv1_0.50.onnx",
         sha256="d8977186f6037999af5b4113d42ba77a84a6ab0c996b17c713cc3d53b88bfc37",
-        size=None,
+        size_bytes=None,
         licence=_UNIFACE_LICENCE,
         ap=(91.56, 89.46, 76.56),
         format="onnx",
@@ -80,7 +80,7 @@ _ENTRIES = (
         name="mobilenet1.0",
         url=_UNIFACE + "retinaface_mv1.onnx",
         sha256="75c961aaf0aff03d13c074e9ec656e5510e174454dd4964a161aab4fe5f04153",
-        size=None,
+        size_bytes=None,
         licence=_UNIFACE_LICENCE,
         ap=(92.19, 90.41, 79.56),
         format="onnx",
@@ -90,7 +90,7 @@ _ENTRIES = (
         name="resnet18",
         url=_UNIFACE + "retinaface_r18.onnx",
         sha256="e8b5ddd7d2c3c8f7c942f9f10cec09d8e319f78f09725d3f709631de34fb649d",
-        size=None,
+        size_bytes=None,
         licence=_UNIFACE_LICENCE,
         ap=(94.28, 92.69, 82.95),
         format="onnx",
@@ -100,7 +100,7 @@ _ENTRIES = (
         name="resnet34",
         url=_UNIFACE + "retinaface_r34.onnx",
         sha256="bd0263dc2a465d32859555cb1741f2d98991eb0053696e8ee33fec583d30e630",
-        size=None,
+        size_bytes=None,
         licence=_UNIFACE_LICENCE,
         ap=(95.07, 93.48, 84.40),
         format="onnx",
@@ -110,7 +110,7 @@ _ENTRIES = (
         name="resnet50",
         url=_FACEXLIB + "detection_Resnet50_Final.pth",
         sha256="6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
-        size=109_497_761,
+        size_bytes=109_497_761,
         licence=_FACEXLIB_LICENCE,
         ap=(95.48, 94.04, 84.43),
         format="pth",
@@ -120,7 +120,7 @@ _ENTRIES = (
         name="mobilenet0.25-biubug6",
         url=_FACEXLIB + "detection_mobilenet0.25_Final.pth",
         sha256="2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
-        size=1_789_735,
+        size_bytes=1_789_735,
         licence=_FACEXLIB_LICENCE,
         ap=(90.70, 88.16, 73.82),
         format="pth",
