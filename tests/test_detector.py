@@ -735,3 +735,23 @@ def read_annotations(path: Path) -> dict[str, np.ndarray]:
         boxes[:, 2:] += boxes[:, :2]
         truth[name] = boxes
     return truth
+
+
+def test_one_array_is_no_batch(detector: FaceDetector) -> None:
+    for shape in ((48, 64, 3), (48, 64)):
+        with pytest.raises(TypeError, match=r"^images must be an iterable of pictures, got one array"):
+            detector.detect_batch(np.zeros(shape, np.uint8))
+    assert len(detector.detect_batch(np.zeros((2, 48, 64, 3), np.uint8))) == 2
+
+
+def test_weights_are_a_path_even_if_the_registry_knows_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match="resnet50"):  # at once, not after tries to download
+        FaceDetector(weights="resnet50")
+
+
+def test_an_empty_path_is_said_to_be_empty(detector: FaceDetector) -> None:
+    with pytest.raises(ImageError, match="empty"):
+        detector.detect("")

@@ -147,3 +147,12 @@ def test_detections_draw_is_the_same(canvas: np.ndarray) -> None:
     np.testing.assert_array_equal(result.draw(canvas), expected)
     np.testing.assert_array_equal(result.draw(canvas, color="rgb"), expected[:, :, ::-1])
     assert (result.draw(canvas, labels=False) != expected).any()
+
+
+def test_landmarks_do_not_hide_the_smallest_faces() -> None:
+    canvas = np.full((60, 60, 3), 90, np.uint8)
+    for side, shown in ((19, False), (21, True)):
+        box = np.float32([[10, 10, 10 + side, 10 + side]])
+        points = np.full((1, 5, 2), 10 + side / 2, np.float32)
+        plain = draw_faces(canvas, box)
+        assert (draw_faces(canvas, box, landmarks=points) != plain).any() == shown

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -65,3 +68,36 @@ def test_batches_in_threads(detector: FaceDetector, pictures: list[np.ndarray]) 
     with ThreadPoolExecutor(4) as pool:
         for batch in pool.map(detector.detect_batch, [pictures[:6]] * 4):
             assert batch == serial
+
+
+FORKED = """
+import multiprocessing, sys, threading
+import numpy as np
+from retinaface_fast import FaceDetector
+
+picture = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
+detector = FaceDetector(engine=sys.argv[1], score_threshold=0.02)
+expected = detector.detect(picture)
+
+
+def from_two_threads(_):
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(detector.detect(picture))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(results), all(np.allclose(result.boxes, expected.boxes, atol=1e-2) for result in results)
+
+
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    assert pool.map(from_two_threads, range(3)) == [(2, True)] * 3
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+def test_a_detector_works_in_forked_children(engine: str) -> None:
+    # Threads of its own for the parent: the child must not wait for those, which it does not have.
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    subprocess.run([sys.executable, "-c", FORKED, engine], check=True, timeout=120, env=environment)

@@ -121,6 +121,8 @@ def read_bytes(source: object, limit: int) -> tuple[str, bytes]:
         path = os.fspath(source)
         if isinstance(path, bytes):
             path = os.fsdecode(path)
+        if not path:
+            raise ImageError("the path of the picture is empty")
         return path, _read_path(path, limit)
     if isinstance(source, BinaryFile):
         name = getattr(source, "name", None)

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+import numpy as np
+
 from . import ops
 from ._cache import LeastRecentCache
 from ._settings import SETTINGS, Settings
@@ -324,6 +326,11 @@ class FaceDetector:
             images, "__iter__"
         ):
             raise TypeError(f"images must be an iterable of pictures, got {type(images).__name__}")
+        if isinstance(images, np.ndarray) and images.ndim < 4:
+            raise TypeError(
+                f"images must be an iterable of pictures, got one array of shape {images.shape}; "
+                "put it in a list"
+            )
         results = []
         for index, image in enumerate(images):
             with _naming(f"images[{index}]"):
@@ -406,7 +413,8 @@ def _load(model: object, weights: object) -> ModelWeights:
         return weights
     if not isinstance(weights, str | os.PathLike):
         raise TypeError(f"weights must be a path or ModelWeights, got {type(weights).__name__}")
-    return load_weights(weights, config=config)
+    # A path, even where it reads like a name of the registry: a local path never touches the network.
+    return load_weights(Path(weights), config=config)
 
 
 _cache: LeastRecentCache[FaceDetector] = LeastRecentCache(capacity=4)

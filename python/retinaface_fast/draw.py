@@ -27,6 +27,7 @@ _LEFT, _RIGHT, _NOSE = (255, 150, 0), (40, 170, 255), (255, 255, 255)
 _LANDMARKS = (_LEFT, _RIGHT, _NOSE, _LEFT, _RIGHT)
 
 _SHIFT = 4  # OpenCV draws at sixteenths of a pixel
+_SMALLEST_WITH_LANDMARKS = 20  # pixels of width
 
 
 def draw_faces(
@@ -48,6 +49,7 @@ def draw_faces(
         boxes: (N, 4) xyxy in pixels of the picture.
         scores: (N,) numbers written as labels; also the order of drawing, so that the best is on top.
         landmarks: (N, 5, 2) in pixels of the picture; left eye, right eye, nose, left and right mouth corner.
+            Drawn on faces at least 20 pixels wide: on smaller ones they would hide the face.
         labels: A text for each face; or True for the scores and False for none. None writes the scores of
             faces that are large enough for them, which keeps crowds recognisable.
         line_width: In pixels; None chooses one from the size of the picture. Small faces get thinner lines.
@@ -116,6 +118,8 @@ class _Pen:
             self.cv2.rectangle(self.canvas, *corners, self._paint(paint), line, self.cv2.LINE_AA, _SHIFT)
 
     def landmarks(self, points: npt.NDArray[np.float64], box: npt.NDArray[np.float64]) -> None:
+        if box[2] - box[0] < _SMALLEST_WITH_LANDMARKS:
+            return  # five dots would hide the face that they explain
         radius = float(np.clip((box[2] - box[0]) / 40, 0.8, 3.0 * self.line_width))
         for point, paint in zip(points, _LANDMARKS, strict=True):
             discs = [(radius, paint)]

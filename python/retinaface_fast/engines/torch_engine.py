@@ -17,6 +17,7 @@ planes of channels.
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
@@ -76,6 +77,7 @@ class TorchEngine:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._networks = {"bgr": network}
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     @property
     def device(self) -> str:
@@ -88,6 +90,10 @@ class TorchEngine:
     def run(self, images: UInt8Array, *, color: ColorOrder) -> RawOutputs:
         """See `Engine.run`."""
         check_images(images, color)
+        if os.getpid() != self._pid:
+            # A forked child has the parent's OpenMP pool without its threads and would wait for ever.
+            torch.set_num_threads(1)
+            self._pid = os.getpid()
         network = self._network(color)
         try:
             with torch.inference_mode():
