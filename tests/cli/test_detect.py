@@ -6,6 +6,8 @@ import csv
 import hashlib
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -293,7 +295,80 @@ def test_a_target_that_cannot_be_written_is_a_failure(capsys: pytest.CaptureFixt
     Path("out/a.jpg").mkdir(parents=True)
     assert main(["detect", "in", "-o", "out"]) == 1
     assert Path("out/b.jpg").is_file()
-    assert "in/a.jpg" in capsys.readouterr().err.replace("\\", "/")
+    (line, _) = capsys.readouterr().err.replace("\\", "/").splitlines()
+    assert line.startswith("error: cannot write out/a.jpg: ")
+    assert ".part" not in line
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or (hasattr(os, "geteuid") and os.geteuid() == 0), reason="root may write"
+)
+@pytest.mark.parametrize(("source", "target"), [("a.jpg", "out/b.jpg"), ("v.avi", "out/b.avi")])
+def test_a_folder_that_is_closed_is_told_by_the_name_of_the_target(
+    source: str, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture("a.jpg")
+    video("v.avi")
+    Path("out").mkdir(mode=0o500)
+    assert main(["detect", source, "-o", target]) == 1
+    assert capsys.readouterr().err.splitlines()[0] == f"error: cannot write {target}: Permission denied"
+
+
+@pytest.mark.parametrize(("source", "target"), [("a.jpg", "file/b.jpg"), ("v.avi", "file/b.avi")])
+def test_a_file_where_the_folder_should_be(
+    source: str, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture("a.jpg")
+    video("v.avi")
+    Path("file").touch()
+    assert main(["detect", source, "-o", target]) == 1
+    line = capsys.readouterr().err.splitlines()[0].replace("\\", "/")
+    assert line.startswith(f"error: cannot write {target}: ")
+    assert ".part" not in line
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+def test_results_that_cannot_be_opened_are_one_error(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    picture("a.jpg")
+    Path("file").touch()
+    assert main(["detect", "a.jpg", option, "file/faces"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: cannot write file/faces: ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+def test_a_full_disk_is_one_error(
+    option: str, fake: type[FakeDetector], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        picture(f"{name}.jpg")
+    assert main(["detect", "a.jpg", "b.jpg", option, "/dev/full"]) == 1
+    assert capsys.readouterr().err == "error: cannot write /dev/full: No space left on device\n"
+    assert fake.calls <= 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--csv", "-"], []])
+def test_a_full_disk_behind_the_standard_output_is_one_error(arguments: list[str]) -> None:
+    picture("a.jpg")
+    code = (
+        "import sys, retinaface_fast.detector as d; from tests.cli.conftest import FakeDetector\n"
+        "d.FaceDetector = FakeDetector\n"
+        "from retinaface_fast.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    root = str(Path(__file__).parents[2])
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, "detect", "a.jpg", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": root},
+        )
+    assert done.stderr == "error: cannot write the standard output: No space left on device\n"
+    assert done.returncode == 1
 
 
 def test_without_opencv_it_is_told_what_to_install(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 
 from rich.console import Console
@@ -16,6 +18,20 @@ def stdout() -> Console:
 def stderr() -> Console:
     """Return a console on the standard error as it is now."""
     return Console(file=sys.stderr, highlight=False)
+
+
+def abandon_stdout() -> None:
+    """Send what the standard output still holds nowhere, if it takes nothing more.
+
+    Python tries again when it ends, and would report the same failure a second time.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):  # a replaced stdout has no descriptor
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 def printable(text: str) -> str:

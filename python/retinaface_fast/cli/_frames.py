@@ -10,7 +10,7 @@ import numpy as np
 from retinaface_fast._imports import import_cv2
 from retinaface_fast.errors import ImageError
 
-from ._outputs import WRITABLE_VIDEOS, part_of
+from ._outputs import WRITABLE_VIDEOS, naming, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,7 +80,8 @@ def frame_writer(target: Path, rate: float) -> Iterator[Callable[[UInt8Array], N
 
     Yields:
         A function of a frame, (H, W, 3) uint8 BGR. The first one fixes the size of the video, a later one of
-        another size is stretched to it. It raises ImageError if this OpenCV has no encoder for the format.
+        another size is stretched to it. It raises ImageError if this OpenCV has no encoder for the format,
+        and OutputError if the file cannot be written.
     """
     cv2 = import_cv2("writing videos")
     code = cv2.VideoWriter.fourcc(*WRITABLE_VIDEOS[target.suffix.lower()])
@@ -92,7 +93,9 @@ def frame_writer(target: Path, rate: float) -> Iterator[Callable[[UInt8Array], N
         nonlocal writer, size
         if writer is None:
             size = (pixels.shape[1], pixels.shape[0])
-            target.parent.mkdir(parents=True, exist_ok=True)
+            with naming(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                part.touch()  # OpenCV does not say why it cannot open a file
             writer = cv2.VideoWriter(str(part), code, rate, size)
             if not writer.isOpened():
                 raise ImageError(f"cannot write {target}: this OpenCV has no encoder for it")
@@ -105,5 +108,7 @@ def frame_writer(target: Path, rate: float) -> Iterator[Callable[[UInt8Array], N
     finally:
         if writer is not None and writer.isOpened():
             writer.release()
-            part.replace(target)
-        part.unlink(missing_ok=True)
+            with naming(target):
+                part.replace(target)
+        with contextlib.suppress(OSError):  # where there is no folder, there is no file to remove
+            part.unlink()

@@ -14,7 +14,7 @@ import typer
 
 from retinaface_fast._imports import import_cv2
 from retinaface_fast.detections import LANDMARK_NAMES
-from retinaface_fast.errors import ImageError
+from retinaface_fast.errors import ImageError, RetinaFaceError
 
 from ._sources import VIDEO_SUFFIXES, Source
 
@@ -28,6 +28,28 @@ if TYPE_CHECKING:
 #: Suffixes that OpenCV writes. A picture of another kind is annotated as PNG, another kind of video as MP4.
 WRITABLE_PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 WRITABLE_VIDEOS = {".avi": "MJPG", ".m4v": "mp4v", ".mov": "mp4v", ".mp4": "mp4v"}
+
+
+class OutputError(RetinaFaceError):
+    """An annotated picture, video or crop cannot be written: the fault of its target, not of its source."""
+
+
+class ResultsError(RetinaFaceError):
+    """JSON, CSV or tables cannot be written: there is no use in going on."""
+
+
+@contextlib.contextmanager
+def naming(target: Path | str, kind: type[RetinaFaceError] = OutputError) -> Iterator[None]:
+    """Turn an OSError into one that names the output as the user knows it, not the name it has meanwhile.
+
+    A reader of a pipe that has gone away stays a BrokenPipeError: that ends the run without a message.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise kind(f"cannot write {target}: {error.strerror or error}") from None
 
 
 class Inputs:
@@ -128,7 +150,7 @@ def write_picture(target: Path, pixels: UInt8Array) -> None:
     Raises:
         ImageError: The format cannot hold it.
         MissingDependencyError: OpenCV cannot be imported.
-        OSError: The file cannot be written.
+        OutputError: The file cannot be written.
     """
     cv2 = import_cv2("writing pictures")
     try:
@@ -139,14 +161,52 @@ def write_picture(target: Path, pixels: UInt8Array) -> None:
         raise ImageError(
             f"cannot write {target}: {pixels.shape[1]}x{pixels.shape[0]} does not fit this format"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(target)
-    try:
-        # Not cv2.imwrite, which takes no name outside the code page on Windows.
-        part.write_bytes(data.tobytes())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # Not cv2.imwrite, which takes no name outside the code page on Windows.
+            part.write_bytes(data.tobytes())
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+class Stream:
+    """A file for results, or the standard output for `-`, which stays open.
+
+    Args:
+        target: The `--json` or `--csv` of the command line.
+
+    Raises:
+        ResultsError: Also by `write` and `close`: the file cannot be made, written or finished.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._name = "the standard output" if target == "-" else target
+        self._is_file = target != "-"
+        with naming(self._name, ResultsError):
+            self._stream = self._open(target)
+
+    def _open(self, target: str) -> BinaryIO:
+        if not self._is_file:
+            return typer.get_binary_stream("stdout")
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        return Path(target).open("wb")
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._is_file:
+            with naming(self._name, ResultsError):
+                self._stream.close()
+
+    def write(self, data: bytes) -> None:
+        """Write, so that a reader has it at once."""
+        with naming(self._name, ResultsError):
+            self._stream.write(data)
+            self._stream.flush()
 
 
 class Records(Protocol):
@@ -164,7 +224,7 @@ class Records(Protocol):
 class JsonLines:
     """One JSON object a line for each picture or frame, and for each failure."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def write(self, origin: dict[str, Any], detections: Detections) -> None:
@@ -182,7 +242,6 @@ class JsonLines:
         except UnicodeEncodeError:  # a file name that is no text: escaped, the bytes can still be found again
             data = json.dumps(record).encode("ascii")
         self._stream.write(data + b"\n")
-        self._stream.flush()
 
 
 class Csv:
@@ -193,7 +252,7 @@ class Csv:
         *(f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy"),
     )
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._rows([self.HEADER])
 
@@ -218,15 +277,3 @@ class Csv:
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows(rows)
         self._stream.write(text.getvalue().encode("utf-8", "surrogateescape"))
-        self._stream.flush()
-
-
-@contextlib.contextmanager
-def open_stream(target: str) -> Iterator[BinaryIO]:
-    """Open a file for writing, or the standard output for `-`, which stays open."""
-    if target == "-":
-        yield typer.get_binary_stream("stdout")
-        return
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    with Path(target).open("wb") as stream:
-        yield stream

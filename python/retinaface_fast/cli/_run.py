@@ -14,7 +14,18 @@ from retinaface_fast.image import read_image
 
 from . import _console
 from ._frames import Frames, frame_writer
-from ._outputs import Csv, Inputs, JsonLines, Records, open_stream, unique, write_picture
+from ._outputs import (
+    Csv,
+    Inputs,
+    JsonLines,
+    OutputError,
+    Records,
+    ResultsError,
+    Stream,
+    naming,
+    unique,
+    write_picture,
+)
 from ._report import TABLE_PICTURES, Tally, plural, print_faces, progress_bar
 
 if TYPE_CHECKING:
@@ -102,9 +113,9 @@ class Run:
         started = time.perf_counter()
         with contextlib.ExitStack() as stack:
             if plan.json_to is not None:
-                self._records.append(JsonLines(stack.enter_context(open_stream(plan.json_to))))
+                self._records.append(JsonLines(stack.enter_context(Stream(plan.json_to))))
             if plan.csv_to is not None:
-                self._records.append(Csv(stack.enter_context(open_stream(plan.csv_to))))
+                self._records.append(Csv(stack.enter_context(Stream(plan.csv_to))))
             self._progress = stack.enter_context(progress_bar(console, enabled=not plan.quiet))
             self._task = self._progress.add_task("pictures", total=len(plan.sources), faces=0)
             try:
@@ -132,8 +143,10 @@ class Run:
                     self._stream(name, source.path, target, source.relative)
                 else:
                     self._picture(name, source)
-            except BrokenPipeError:  # whoever read the standard output has gone: no fault of the picture
+            except (BrokenPipeError, ResultsError):  # nobody gets the results: no fault of the picture
                 raise
+            except OutputError as error:
+                self._fail(name, str(error), is_its_fault=False)
             except _failures() as error:
                 self._fail(name, str(error) or type(error).__name__)
             self._progress.update(self._task, advance=1, faces=self.tally.faces)
@@ -143,14 +156,17 @@ class Run:
                 self._stream(
                     name, self.plan.camera, self.plan.camera_target, Path(f"camera-{self.plan.camera}")
                 )
-            except BrokenPipeError:
+            except (BrokenPipeError, ResultsError):
                 raise
+            except OutputError as error:
+                self._fail(name, str(error), is_its_fault=False)
             except _failures() as error:
                 self._fail(name, str(error) or type(error).__name__)
 
-    def _fail(self, name: str, message: str) -> None:
+    def _fail(self, name: str, message: str, *, is_its_fault: bool = True) -> None:
         self.tally.failed += 1
-        _console.error(message if name in message else f"{name}: {message}", self._progress.console)
+        says_all = name in message or not is_its_fault
+        _console.error(message if says_all else f"{name}: {message}", self._progress.console)
         for records in self._records:
             records.write_error(name, message)
         if self.plan.fail_fast:
@@ -169,7 +185,8 @@ class Run:
         self.tally.pictures += 1
         self._result({"source": name}, detections)
         if self.plan.shows_tables:
-            print_faces(_console.stdout(), name, detections)
+            with naming("the standard output", ResultsError):
+                print_faces(_console.stdout(), name, detections)
 
     def _stream(self, name: str, origin: Path | int, target: Path | None, relative: Path) -> None:
         plan, before = self.plan, (self.tally.frames, self.tally.faces)
@@ -193,9 +210,10 @@ class Run:
                     break
         if plan.shows_tables:
             frames_done, faces = self.tally.frames - before[0], self.tally.faces - before[1]
-            _console.line(
-                _console.stdout(), f"{name}: {plural(faces, 'face')} in {plural(frames_done, 'frame')}"
-            )
+            with naming("the standard output", ResultsError):
+                _console.line(
+                    _console.stdout(), f"{name}: {plural(faces, 'face')} in {plural(frames_done, 'frame')}"
+                )
 
     def _result(self, origin: dict[str, Any], detections: Detections) -> None:
         self.tally.faces += len(detections)

@@ -13,6 +13,7 @@ import retinaface_fast
 from retinaface_fast.errors import RetinaFaceError
 
 from . import _console
+from ._outputs import ResultsError
 from .detect import detect
 from .info import info
 from .weights import app as weights_app
@@ -59,6 +60,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except RetinaFaceError as error:
         _console.error(str(error))
+        if isinstance(error, ResultsError):
+            _console.abandon_stdout()
         return 1
     except ImportError as error:
         # The core cannot be imported where this variable names what the CPU or the build lacks.
