@@ -289,6 +289,38 @@ def test_an_input_is_never_overwritten(option: str, capsys: pytest.CaptureFixtur
     assert "overwrite the input" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.jpg", "-o", "b.xyz"], "b.xyz: a picture can be written as .bmp"),
+        (["a.jpg", "-o", "b.gif"], "b.gif: a picture can be written as .bmp"),
+        (["a.jpg", "-o", "b.mp4"], "b.mp4: a picture can be written as .bmp"),
+        (["v.avi", "-o", "b.jpg"], "b.jpg: a video can be written as .avi"),
+        (["--camera", "1", "-o", "b.gif"], "b.gif: a video can be written as .avi"),
+        (["in", "-o", "x.jpg"], "x.jpg looks like a file"),
+        (["a.jpg", "v.avi", "-o", "x.gif"], "x.gif looks like a file"),
+        (["a.jpg", "--camera", "1", "-o", "x.mp4"], "x.mp4 looks like a file"),
+    ],
+)
+def test_an_output_whose_suffix_does_not_fit(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture("a.jpg")
+    picture("in/a.jpg")
+    video("v.avi")
+    assert main(["detect", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(path.name for path in Path().iterdir()) == ["a.jpg", "in", "v.avi"]
+
+
+@pytest.mark.parametrize("output", ["b.xyz/", "b.gif/", "b.jpg/", "there.d", "plain"])
+def test_a_folder_may_have_a_suffix(output: str) -> None:
+    picture("a.jpg")
+    Path("there.d").mkdir()
+    assert main(["detect", "a.jpg", "-o", output]) == 0
+    assert [path.name for path in Path(output).iterdir()] == ["a.jpg"]
+
+
 def test_a_target_that_cannot_be_written_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     picture("in/a.jpg")
     picture("in/b.jpg")

@@ -144,7 +144,7 @@ def test_one_picture_to_a_folder_if_that_exists_or_has_no_suffix(tree: Path) -> 
 
 
 def test_one_picture_found_by_a_folder_goes_to_a_folder(tree: Path) -> None:
-    assert planned(["sub"], "faces.jpg") == {"sub/c.png": "faces.jpg/c.png"}
+    assert planned(["sub"], "faces") == {"sub/c.png": "faces/c.png"}
 
 
 def test_a_video_to_a_video(tree: Path) -> None:

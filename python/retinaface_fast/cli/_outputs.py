@@ -16,7 +16,7 @@ from retinaface_fast._imports import import_cv2
 from retinaface_fast.detections import LANDMARK_NAMES
 from retinaface_fast.errors import ImageError, RetinaFaceError
 
-from ._sources import VIDEO_SUFFIXES, Source
+from ._sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -77,7 +77,46 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def plan(sources: Sequence[Source], output: Path, inputs: Inputs) -> dict[Path, Path]:
+def names_a_file(output: Path, *, is_video: bool) -> bool:
+    """Return whether an `--output` for one picture, video or camera is the file to write, not a folder.
+
+    Raises:
+        typer.BadParameter: It has a suffix, but none that can be written. A folder of that name is hardly
+            what was meant; one that exists, or a slash at the end, says so.
+    """
+    suffix = output.suffix.lower()
+    writable = WRITABLE_VIDEOS.keys() if is_video else WRITABLE_PICTURES
+    if suffix and suffix not in writable:
+        raise typer.BadParameter(
+            f"{output}: a {'video' if is_video else 'picture'} can be written as "
+            f"{', '.join(sorted(writable))}; for a folder of this name, end it in a slash",
+            param_hint="--output",
+        )
+    return bool(suffix)
+
+
+def refuse_file_name(output: Path) -> None:
+    """Refuse an `--output` for several pictures that looks like one picture or video.
+
+    Raises:
+        typer.BadParameter: It does.
+    """
+    if output.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES:
+        raise typer.BadParameter(
+            f"{output} looks like a file, but only one named picture or video can be written to a file; "
+            "for a folder of this name, end it in a slash",
+            param_hint="--output",
+        )
+
+
+def plan(
+    sources: Sequence[Source],
+    output: Path,
+    inputs: Inputs,
+    *,
+    is_folder: bool = False,
+    is_shared: bool = False,
+) -> dict[Path, Path]:
     """Decide where the annotated version of each source goes.
 
     One named picture goes to `output` itself if that has the suffix of a picture; everything else goes below
@@ -87,24 +126,21 @@ def plan(sources: Sequence[Source], output: Path, inputs: Inputs) -> dict[Path, 
         sources: What is read.
         output: The `--output` of the command line.
         inputs: What must not be overwritten.
+        is_folder: `output` is a folder whatever its suffix: it was given with a slash at its end.
+        is_shared: A camera writes there, too, so that it has to be a folder.
 
     Returns:
         The target of each source's path.
 
     Raises:
-        typer.BadParameter: A target is an input, or `output` is a file where a folder is needed.
+        typer.BadParameter: A target is an input, `output` is a file where a folder is needed, or it has a
+            suffix that fits neither.
     """
-    if len(sources) == 1 and sources[0].is_named and not output.is_dir():
-        suffix = output.suffix.lower()
-        writable = WRITABLE_VIDEOS.keys() if sources[0].is_video else WRITABLE_PICTURES
-        if suffix in writable:
+    if not is_folder and not output.is_dir():
+        if len(sources) > 1 or not sources[0].is_named or is_shared:
+            refuse_file_name(output)
+        elif names_a_file(output, is_video=sources[0].is_video):
             return {sources[0].path: inputs.protect(output, "--output")}
-        if suffix in VIDEO_SUFFIXES | WRITABLE_PICTURES:
-            raise typer.BadParameter(
-                f"{output}: a {'video' if sources[0].is_video else 'picture'} can be written as "
-                + ", ".join(sorted(writable)),
-                param_hint="--output",
-            )
     if output.exists() and not output.is_dir():
         raise typer.BadParameter(f"{output} is a file and not a folder", param_hint="--output")
     targets: dict[Path, Path] = {}

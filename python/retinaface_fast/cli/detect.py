@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from retinaface_fast.align import arcface_template
 
-from ._outputs import WRITABLE_VIDEOS, Inputs, plan
+from ._outputs import Inputs, names_a_file, plan
 from ._sources import expand
 
 _INPUT, _OUTPUT, _DETECTOR, _VIDEO = "Input", "Output", "Detector", "Video and camera"
@@ -36,11 +37,12 @@ def detect(
     max_frames: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many frames.", rich_help_panel=_VIDEO)
     ] = None,
-    output: Annotated[
-        Path | None,
+    output_to: Annotated[
+        str | None,  # a Path would forget the slash at its end
         typer.Option(
             "--output",
             "-o",
+            metavar="PATH",
             help="Write annotated pictures: a file for one picture, else a folder that keeps the structure.",
             rich_help_panel=_OUTPUT,
         ),
@@ -126,6 +128,8 @@ def detect(
         raise typer.BadParameter("name at least one picture, video, folder or pattern, or a --camera")
     if json_to == csv_to == "-":
         raise typer.BadParameter("only one of --json and --csv can have the standard output")
+    output = Path(output_to) if output_to is not None else None
+    is_folder = output_to is not None and output_to.endswith(("/", os.sep))
     written = [folder for folder in (output, crops) if folder is not None]
     if crops is not None:
         try:
@@ -139,9 +143,12 @@ def detect(
             inputs.protect(Path(target), option)
     camera_target = None
     if camera is not None and output is not None:
-        is_file = not found and output.suffix.lower() in WRITABLE_VIDEOS
+        may_be_file = not found and not is_folder and not output.is_dir()
+        is_file = may_be_file and names_a_file(output, is_video=True)
         camera_target = output if is_file else output / f"camera-{camera}.mp4"
-    targets = plan(found, output, inputs) if output is not None and found else None
+    targets = None
+    if output is not None and found:
+        targets = plan(found, output, inputs, is_folder=is_folder, is_shared=camera is not None)
 
     from retinaface_fast.detector import FaceDetector
 
