@@ -156,6 +156,22 @@ def test_a_name_that_is_no_text(capsysbinary: pytest.CaptureFixture[bytes], here
     assert b"caf\\udce9.jpg: 2 faces" in capsysbinary.readouterr().out
 
 
+@pytest.mark.parametrize("arguments", [["missing.jpg"], ["*.png"], ["empty"]])
+def test_without_an_input_there_is_no_empty_file(arguments: list[str]) -> None:
+    Path("empty").mkdir()
+    assert main(["detect", *arguments, "--csv", "faces.csv", "--json", "faces.jsonl"]) == 1
+    assert not Path("faces.csv").exists()
+    (record,) = lines(Path("faces.jsonl").read_text("utf-8"))
+    assert record["source"] == arguments[0]
+
+
+def test_no_empty_file_where_the_other_cannot_be_written() -> None:
+    picture("a.jpg")
+    Path("file").touch()
+    assert main(["detect", "a.jpg", "--json", "faces.jsonl", "--csv", "file/faces.csv"]) == 1
+    assert not Path("faces.jsonl").exists()
+
+
 # ------------------------------------------------------------------------------------------ broken files
 
 

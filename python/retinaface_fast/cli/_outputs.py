@@ -211,36 +211,40 @@ def write_picture(target: Path, pixels: UInt8Array) -> None:
 class Stream:
     """A file for results, or the standard output for `-`, which stays open.
 
+    The file is made by the first write: a run that ends before has no empty file to leave behind.
+
     Args:
         target: The `--json` or `--csv` of the command line.
-
-    Raises:
-        ResultsError: Also by `write` and `close`: the file cannot be made, written or finished.
     """
 
     def __init__(self, target: str) -> None:
         self._name = "the standard output" if target == "-" else target
-        self._is_file = target != "-"
-        with naming(self._name, ResultsError):
-            self._stream = self._open(target)
+        self._path = Path(target) if target != "-" else None
+        self._stream: BinaryIO | None = None
 
-    def _open(self, target: str) -> BinaryIO:
-        if not self._is_file:
+    def _open(self) -> BinaryIO:
+        if self._path is None:
             return typer.get_binary_stream("stdout")
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        return Path(target).open("wb")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return self._path.open("wb")
 
     def __enter__(self) -> Stream:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._is_file:
+        if self._path is not None and self._stream is not None:
             with naming(self._name, ResultsError):
                 self._stream.close()
 
     def write(self, data: bytes) -> None:
-        """Write, so that a reader has it at once."""
+        """Write, so that a reader has it at once.
+
+        Raises:
+            ResultsError: It cannot be written; so does the end of the `with`, if the file cannot be finished.
+        """
         with naming(self._name, ResultsError):
+            if self._stream is None:
+                self._stream = self._open()
             self._stream.write(data)
             self._stream.flush()
 

@@ -114,7 +114,8 @@ class Run:
         with contextlib.ExitStack() as stack:
             if plan.json_to is not None:
                 self._records.append(JsonLines(stack.enter_context(Stream(plan.json_to))))
-            if plan.csv_to is not None:
+            # A header above nothing is no result; the JSON lines hold at least why there is none.
+            if plan.csv_to is not None and (plan.sources or plan.camera is not None):
                 self._records.append(Csv(stack.enter_context(Stream(plan.csv_to))))
             self._progress = stack.enter_context(progress_bar(console, enabled=not plan.quiet))
             self._task = self._progress.add_task("pictures", total=len(plan.sources), faces=0)
