@@ -592,6 +592,8 @@ def test_options_reach_the_detector(fake: type[FakeDetector]) -> None:
         (["a.jpg", "--score-threshold", "high"], "--score-threshold"),
         (["a.jpg", "--camera", "-1"], "--camera"),
         (["a.jpg", "--crops", "crops", "--crop-size", "100"], "multiple of 112 or of 128"),
+        (["a.jpg", "--crops", "crops", "--crop-size", "112000000"], "--crop-size"),
+        (["a.jpg", "--crops", "a.jpg"], "a.jpg is a file and not a folder"),
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

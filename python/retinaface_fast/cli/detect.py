@@ -75,6 +75,7 @@ def detect(
         int,
         typer.Option(
             min=1,
+            max=4096,  # 48 MB a face; a slip of the finger must not take all memory
             help="Side of an aligned face: a multiple of 112 or of 128 pixels.",
             rich_help_panel=_OUTPUT,
         ),
@@ -132,6 +133,8 @@ def detect(
     is_folder = output_to is not None and output_to.endswith(("/", os.sep))
     written = [folder for folder in (output, crops) if folder is not None]
     if crops is not None:
+        if crops.exists() and not crops.is_dir():
+            raise typer.BadParameter(f"{crops} is a file and not a folder", param_hint="--crops")
         try:
             arcface_template(crop_size)
         except ValueError as error:
