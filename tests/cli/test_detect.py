@@ -570,13 +570,25 @@ def test_options_reach_the_detector(fake: type[FakeDetector]) -> None:
         "--keep-top-k",
         "5",
     ]
-    arguments += ["--max-side", "640", "--model", "resnet18", "--engine", "torch", "--device", "cpu"]
+    arguments += [
+        "--max-pixels",
+        "1000000",
+        "--max-side",
+        "640",
+        "--model",
+        "resnet18",
+        "--engine",
+        "torch",
+        "--device",
+        "cpu",
+    ]
     assert main(arguments) == 0
     assert fake.made_with["score_threshold"] == 0.7
     assert fake.made_with["nms_threshold"] == 0.3
     assert fake.made_with["top_k"] == 10
     assert fake.made_with["keep_top_k"] == 5
     assert fake.made_with["max_side"] == 640
+    assert fake.made_with["max_pixels"] == 1_000_000
     assert fake.made_with["model"] == "resnet18"
     assert fake.made_with["engine"] == "torch"
     assert fake.made_with["device"] == "cpu"
@@ -591,6 +603,7 @@ def test_options_reach_the_detector(fake: type[FakeDetector]) -> None:
         (["a.jpg", "--every", "0"], "--every"),
         (["a.jpg", "--score-threshold", "high"], "--score-threshold"),
         (["a.jpg", "--camera", "-1"], "--camera"),
+        (["a.jpg", "--max-pixels", "0"], "--max-pixels"),
         (["a.jpg", "--crops", "crops", "--crop-size", "100"], "multiple of 112 or of 128"),
         (["a.jpg", "--crops", "crops", "--crop-size", "112000000"], "--crop-size"),
         (["a.jpg", "--crops", "a.jpg"], "a.jpg is a file and not a folder"),
@@ -602,6 +615,28 @@ def test_wrong_usage(arguments: list[str], message: str, capsys: pytest.CaptureF
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "-1", "1e6"])
+def test_a_wrong_limit_in_the_environment_is_one_usage_error(
+    value: str, fake: type[FakeDetector], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RETINAFACE_FAST_MAX_PIXELS", value)
+    for name in "ab":
+        picture(f"{name}.jpg")
+    assert main(["detect", "a.jpg", "b.jpg"]) == 2
+    assert capsys.readouterr().err.count("RETINAFACE_FAST_MAX_PIXELS") == 1
+    assert not fake.made_with
+
+
+@pytest.mark.parametrize("more", [["-o", "b.jpg"], ["--crops", "crops"]])
+def test_the_limit_holds_where_the_command_reads_the_file(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture("a.jpg", width=64, height=48)
+    assert main(["detect", "a.jpg", "--max-pixels", "3071", *more]) == 1
+    assert "64x48 pixels are more than the limit of 3,071" in capsys.readouterr().err
+    assert main(["detect", "a.jpg", "--max-pixels", "3072", *more]) == 0
 
 
 def test_a_bad_value_is_wrong_usage_and_a_failure_is_not(

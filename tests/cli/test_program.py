@@ -131,6 +131,7 @@ def test_the_defaults_are_those_of_the_detector() -> None:
         "top_k",
         "keep_top_k",
         "max_side",
+        "max_pixels",
     )
     for name in shared:
         assert command[name].default == detector[name].default, name

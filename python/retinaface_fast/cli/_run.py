@@ -63,6 +63,7 @@ class Plan:
         camera_target: Where the camera's annotated video goes.
         crops: Folder for aligned faces.
         crop_size: Side of an aligned face in pixels.
+        max_pixels: Refuse files with more pixels; see `read_image`.
         json_to: File for JSON lines, or `-`.
         csv_to: File for CSV, or `-`.
         every: Look at every nth frame of a video.
@@ -78,6 +79,7 @@ class Plan:
     camera_target: Path | None = None
     crops: Path | None = None
     crop_size: int = 112
+    max_pixels: int | None = None
     json_to: str | None = None
     csv_to: str | None = None
     every: int = 1
@@ -178,7 +180,7 @@ class Run:
             # The detector reads the file itself: with max_side it may decode it at a reduced scale.
             detections = self.detector.detect(source.path)
         else:
-            pixels = read_image(source.path).to_color("bgr")
+            pixels = read_image(source.path, max_pixels=self.plan.max_pixels).to_color("bgr")
             detections = self.detector.detect(pixels)
             if self.plan.targets is not None:
                 write_picture(self.plan.targets[source.path], detections.draw(pixels))

@@ -119,6 +119,15 @@ def detect(
         int | None,
         typer.Option(help="Shrink larger pictures to this longest side.", rich_help_panel=_DETECTOR),
     ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Refuse files with more pixels, before they are decoded; without it, what "
+            "RETINAFACE_FAST_MAX_PIXELS says, or 268435456.",
+            rich_help_panel=_DETECTOR,
+        ),
+    ] = None,
 ) -> None:
     """Find faces in pictures, videos and camera streams.
 
@@ -154,10 +163,12 @@ def detect(
         targets = plan(found, output, inputs, is_folder=is_folder, is_shared=camera is not None)
 
     from retinaface_fast.detector import FaceDetector
+    from retinaface_fast.image import _pixel_limit
 
     from ._run import Plan, Run
 
     try:
+        _pixel_limit(max_pixels)  # reads the environment, which would else be an error of every picture
         detector = FaceDetector(
             model=model,
             weights=weights,
@@ -168,6 +179,7 @@ def detect(
             top_k=top_k,
             keep_top_k=keep_top_k,
             max_side=max_side,
+            max_pixels=max_pixels,
         )
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
@@ -180,6 +192,7 @@ def detect(
             camera_target=camera_target,
             crops=crops,
             crop_size=crop_size,
+            max_pixels=max_pixels,
             json_to=json_to,
             csv_to=csv_to,
             every=every,
