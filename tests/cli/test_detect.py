@@ -550,7 +550,10 @@ def test_a_camera_to_a_video() -> None:
 def test_no_camera(camera: type[Camera], capsys: pytest.CaptureFixture[str]) -> None:
     camera.opened = False
     assert main(["detect", "--camera", "1"]) == 1
-    assert "cannot be opened as a camera" in capsys.readouterr().err
+    error, summary = capsys.readouterr().err.splitlines()
+    assert error == "error: camera:1: cannot be opened as a camera"
+    assert summary.startswith("0 pictures, 0 faces, 1 failed, in ")
+    assert summary.endswith(" s")
 
 
 # ------------------------------------------------------------------------------------------ options and usage

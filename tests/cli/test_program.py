@@ -58,6 +58,16 @@ def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "Usage: " in capsys.readouterr().out
 
 
+def test_help_says_what_values_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 200)
+    assert main(["detect", "-h"]) == 0
+    out = capsys.readouterr().out
+    for part in ("score above it, 0 to 1.", "cpu, cuda, cuda:N or mps.", "--max-pixels"):
+        assert part in out
+
+
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["find"]) == 2
     assert "find" in capsys.readouterr().err
@@ -179,7 +189,11 @@ def test_list(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
         assert records["mobilenet0.25"]["file_sha256"] == hashlib.sha256(bundled.read_bytes()).hexdigest()
     assert main(["weights", "list"]) == 0
     out = capsys.readouterr().out
-    assert "damaged" in out
+    rows = {line.split()[0]: line for line in out.splitlines() if line.split()}
+    assert "damaged" in rows["resnet34"]
+    assert " 109.5 " in rows["resnet50"]
+    assert REGISTRY["resnet34"].size_bytes is not None or rows["resnet34"].split()[2] == "-"
+    assert max(len(row) for row in rows.values() if str(cache) not in row) <= 80
     assert str(cache) in out
 
 

@@ -31,7 +31,7 @@ class Frames:
 
     def __init__(self, origin: Path | int) -> None:
         cv2 = import_cv2("reading videos")
-        self._name = f"camera {origin}" if isinstance(origin, int) else str(origin)
+        self._name = f"camera:{origin}" if isinstance(origin, int) else str(origin)
         self._is_camera = isinstance(origin, int)
         self._capture = cv2.VideoCapture(origin if isinstance(origin, int) else str(origin))
         if not self._capture.isOpened():

@@ -106,6 +106,8 @@ class Tally:
         >>> tally = Tally(pictures=3, faces=7, failed=1)
         >>> tally.summary(1.5, total=4)
         '3 pictures, 7 faces, 1 failed, in 1.5 s (2.0/s)'
+        >>> Tally(failed=1).summary(0.1, total=1)
+        '0 pictures, 0 faces, 1 failed, in 0.1 s'
         >>> Tally(frames=100, interrupted=True).summary(10.0, total=1)
         'interrupted: 100 frames, 0 faces, in 10.0 s (10.0/s)'
     """
@@ -126,6 +128,7 @@ class Tally:
         parts = [*looked_at, plural(self.faces, "face")]
         if self.failed:
             parts.append(f"{self.failed:,} failed")
-        rate = (self.pictures + self.frames) / seconds if seconds > 0 else 0.0
+        done = self.pictures + self.frames
+        rate = f" ({done / seconds:.1f}/s)" if done and seconds > 0 else ""
         start = "interrupted: " if self.interrupted else ""
-        return f"{start}{', '.join(parts)}, in {seconds:.1f} s ({rate:.1f}/s)"
+        return f"{start}{', '.join(parts)}, in {seconds:.1f} s{rate}"

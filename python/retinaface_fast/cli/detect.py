@@ -101,10 +101,16 @@ def detect(
     ] = "auto",
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda, cuda:1, ...: what the engine knows.", rich_help_panel=_DETECTOR),
+        typer.Option(help="cpu, cuda, cuda:N or mps.", rich_help_panel=_DETECTOR),
     ] = None,
     score_threshold: Annotated[
-        float, typer.Option("--score-threshold", "-t", help="Keep faces above it.", rich_help_panel=_DETECTOR)
+        float,
+        typer.Option(
+            "--score-threshold",
+            "-t",
+            help="Keep faces with a score above it, 0 to 1.",
+            rich_help_panel=_DETECTOR,
+        ),
     ] = 0.5,
     nms_threshold: Annotated[
         float, typer.Option(help="Of two boxes that overlap more, keep one.", rich_help_panel=_DETECTOR)

@@ -57,17 +57,19 @@ def weights_table(records: list[dict[str, object]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
     table.add_column("here", no_wrap=True)
-    table.add_column("AP easy/medium/hard", no_wrap=True)
+    table.add_column("MB", justify="right", no_wrap=True)
+    table.add_column("AP easy/med/hard", no_wrap=True)  # 80 columns hold all of it, downloaded ones, too
     table.add_column("sha256", no_wrap=True)
     table.add_column("licence")
     for record in records:
-        ap = record["widerface_ap"]
+        ap, size = record["widerface_ap"], record["size_bytes"]
         assert isinstance(ap, list)
         table.add_row(
             str(record["name"]),
             str(record["state"]),
+            f"{size / 1e6:.1f}" if isinstance(size, int) else "-",
             " ".join(f"{value:.2f}" for value in ap),
-            f"{str(record['file_sha256'] or record['sha256'])[:12]}…",
+            f"{str(record['file_sha256'] or record['sha256'])[:8]}…",
             str(record["licence"]).partition(" (")[0],
         )
     return table
