@@ -35,15 +35,10 @@ def contestants(scene: scenes.Scene, options: opponents.Options, *, logits: bool
     size = scene.image_size_hw
     single = class_scores[0], outputs.box_deltas[0], outputs.landmark_deltas[0]
 
+    keywords = {"scores_are": "logits" if logits else "probabilities", **options._asdict()}
+
     def fused() -> ops.Faces:
-        return ops.postprocess(
-            class_scores,
-            outputs.box_deltas,
-            outputs.landmark_deltas,
-            size,
-            scores_are="logits" if logits else "probabilities",
-            **options._asdict(),
-        )[0]
+        return ops.postprocess(class_scores, outputs.box_deltas, outputs.landmark_deltas, size, **keywords)[0]
 
     found: dict[str, Any] = {"ops.postprocess": fused}
     if not logits:  # the popular port ends in a softmax
