@@ -105,7 +105,7 @@ def read_image(
     check_color(color)
     if max_side is not None:
         max_side = check_positive_int(max_side, "max_side")
-    limit = _pixel_limit(max_pixels)
+    limit = pixel_limit(max_pixels)
     orientation, reduction = 1, 1
     if isinstance(source, np.ndarray):
         pixels = _from_array(source)
@@ -197,7 +197,7 @@ def _shrink(pixels: UInt8Array, size_hw: tuple[int, int]) -> UInt8Array:
     return resized
 
 
-def _pixel_limit(max_pixels: int | None) -> int:
+def pixel_limit(max_pixels: int | None) -> int:
     if max_pixels is not None:
         return check_positive_int(max_pixels, "max_pixels")
     text = os.environ.get("RETINAFACE_FAST_MAX_PIXELS", "")

@@ -169,12 +169,12 @@ def detect(
         targets = plan(found, output, inputs, is_folder=is_folder, is_shared=camera is not None)
 
     from retinaface_fast.detector import FaceDetector
-    from retinaface_fast.image import _pixel_limit
+    from retinaface_fast.image import pixel_limit
 
     from ._run import Plan, Run
 
     try:
-        _pixel_limit(max_pixels)  # reads the environment, which would else be an error of every picture
+        pixel_limit(max_pixels)  # reads the environment, which would else be an error of every picture
         detector = FaceDetector(
             model=model,
             weights=weights,
