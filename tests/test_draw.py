@@ -112,7 +112,9 @@ def test_best_face_is_on_top(canvas: np.ndarray) -> None:
 def test_far_away_boxes_are_no_trouble(canvas: np.ndarray) -> None:
     far = np.float32([[1e9, 1e9, 2e9, 2e9], [-1e30, -1e30, 1e30, 1e30], [5, 5, 5, 5], [9, 9, 3, 3]])
     landmarks = np.tile(np.float32([[1e20, -1e20]]), (4, 5, 1))
-    draw_faces(canvas, far, scores=[0.9] * 4, landmarks=landmarks, labels=True)
+    drawn = draw_faces(canvas, far, scores=[0.9] * 4, landmarks=landmarks, labels=True)
+    assert drawn.shape == canvas.shape
+    assert (drawn != canvas).any()
 
 
 def test_one_pixel_picture() -> None:
