@@ -8,6 +8,9 @@ const EngineKernels& table(SimdLevel level) noexcept {
 #ifdef RETINAFACE_HAVE_NEON
     if (level == SimdLevel::neon) return kNeonEngineKernels;
 #endif
+#ifdef RETINAFACE_HAVE_AVX2
+    if (level == SimdLevel::avx2) return kAvx2EngineKernels;
+#endif
 #ifdef RETINAFACE_HAVE_AVX512
     if (level == SimdLevel::avx512) return kAvx512EngineKernels;
 #endif
