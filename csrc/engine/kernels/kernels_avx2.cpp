@@ -74,7 +74,10 @@ inline void multiply_panel(const float* in, std::size_t block_stride, std::size_
     std::size_t x = 0;
     while (x < count) {
         const std::size_t left = count - x;
-        const std::size_t take = left >= 11 || left == 6 ? 6 : left == 7 || left == 8 ? 4 : left >= 9 ? 5 : left;
+        const std::size_t take = left >= 11 || left == 6  ? 6
+                                 : left == 7 || left == 8 ? 4
+                                 : left >= 9              ? 5
+                                                          : left;
         switch (take) {
             case 6:
                 multiply_columns<6>(in, block_stride, in_channels, weights, bias, x, sink);
@@ -102,8 +105,8 @@ inline void multiply_panel(const float* in, std::size_t block_stride, std::size_
 
 }  // namespace
 
-const EngineKernels kAvx2EngineKernels = {convert_row,     stem_row,          depthwise_row,   pointwise_row,
-                                          winograd_input,  winograd_multiply, winograd_output,
-                                          class_scores_row};
+const EngineKernels kAvx2EngineKernels = {convert_row,     stem_row,        depthwise_row,
+                                          pointwise_row,   winograd_input,  winograd_multiply,
+                                          winograd_output, class_scores_row};
 
 }  // namespace retinaface::engine

@@ -1,5 +1,5 @@
-// The kernels that are the same for every vector instruction set. An instruction set's file includes this inside its
-// anonymous namespace, after it has defined
+// The kernels that are the same for every vector instruction set. An instruction set's file includes this
+// inside its anonymous namespace, after it has defined
 //   Vec8                                          8 floats, one block of channels
 //   load, store, broadcast, zero8                 unaligned memory
 //   add, subtract, multiply, maximum              lane by lane
@@ -40,8 +40,8 @@ inline void stem_columns(const float* const* rows, const float* weights, Vec8 bi
     for (std::size_t j = 0; j < count; ++j) sum[j] = bias;
     for (std::size_t ky = 0; ky < 3; ++ky) {
         const float* pixel = rows[ky] + 6 * x - 3;
-        // Not unrolled: a column's last pixel is the next column's first, and a compiler that sees both keeps the
-        // value for later in a register that it has not got.
+        // Not unrolled: a column's last pixel is the next column's first, and a compiler that sees both keeps
+        // the value for later in a register that it has not got.
 #pragma GCC unroll 1
         for (std::size_t kx = 0; kx < 3; ++kx) {
 #pragma GCC unroll 3
@@ -81,8 +81,8 @@ inline void stem_row_of(const float* const* rows, const float* weights, const fl
     }
 }
 
-void stem_row(const float* const* rows, const float* weights, const float* bias, float slope, std::size_t blocks,
-              std::size_t width, bool rgb, MutableRow out) noexcept {
+void stem_row(const float* const* rows, const float* weights, const float* bias, float slope,
+              std::size_t blocks, std::size_t width, bool rgb, MutableRow out) noexcept {
     if (rgb) {
         stem_row_of<true>(rows, weights, bias, slope, blocks, width, out);
     } else {
@@ -179,9 +179,9 @@ struct Plain {
     }
 };
 
-// multiply_panel<Sink>(in, block_stride, in_channels, weights, bias, count, sink): for each column x < count the 16
-// sums bias[n] + sum over k of in[(k / 8) * block_stride + 8 * x + k % 8] * weights[16 * k + n], k ascending, one
-// multiply_add each; sink(x, low 8, high 8).
+// multiply_panel<Sink>(in, block_stride, in_channels, weights, bias, count, sink): for each column x < count
+// the 16 sums bias[n] + sum over k of in[(k / 8) * block_stride + 8 * x + k % 8] * weights[16 * k + n], k
+// ascending, one multiply_add each; sink(x, low 8, high 8).
 
 void pointwise_row(Row in, std::size_t in_channels, const float* weights, const float* bias, float slope,
                    std::size_t panels, std::size_t count, Row addend, std::size_t first,
@@ -328,8 +328,8 @@ void winograd_output(const float* in, std::size_t position_stride, std::size_t c
     }
 }
 
-void class_scores_row(Row in, std::size_t channels, const float* weights, const float* bias, std::size_t outputs,
-                      std::size_t width, float* out) noexcept {
+void class_scores_row(Row in, std::size_t channels, const float* weights, const float* bias,
+                      std::size_t outputs, std::size_t width, float* out) noexcept {
     for (std::size_t x = 0; x < width; ++x) {
         const float* const column = in.data + 8 * x;
         for (std::size_t o = 0; o < outputs; o += 4) {
