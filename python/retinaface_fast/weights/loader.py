@@ -53,7 +53,8 @@ def load_weights(source: str | os.PathLike[str], *, config: RetinaFaceConfig | N
         WeightsError: If the file is missing or damaged, does not fit the network (the message names the
             tensors), holds values that are not finite, cannot be downloaded, or is a pickle that holds more
             than tensors. No code in a file is ever run.
-        MissingDependencyError: If an ONNX file is read and `onnx` is not installed.
+        MissingDependencyError: If an ONNX file is read and `onnx` is not installed, or a torch state dict and
+            `torch` is not.
 
     Example:
         >>> from retinaface_fast.weights import load_weights
