@@ -253,7 +253,8 @@ class FaceDetector:
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in SETTINGS if name != "max_pixels")
-        return f"FaceDetector({self.model!r}, engine={self.engine!r}, device={self.device!r}, {settings})"
+        running = f"engine={self.engine!r}, device={self.device!r}, threads={self.threads!r}"
+        return f"FaceDetector({self.model!r}, {running}, {settings})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, ({**self._origin, **dataclasses.asdict(self._settings)},)
