@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING
 from retinaface_fast.errors import WeightsError
 from retinaface_fast.network.config import CONFIGS, RetinaFaceConfig
 
-from .downloads import download
 from .model_weights import ModelWeights, make_weights
-from .onnx_file import read_onnx
 from .registry import REGISTRY
 from .safetensors_file import read_safetensors, write_safetensors
-from .state_dict import translate_state_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -131,6 +128,8 @@ def _load_published(name: str, config: RetinaFaceConfig | None) -> ModelWeights:
         bundled = bundled_path()
         if bundled is not None:
             return _load_file(bundled, config)
+    from .downloads import download
+
     path = download(name)
     weights = _load_file(path, config)
     if weights.sha256 != entry.sha256:
@@ -160,8 +159,11 @@ def _load_file(path: Path, config: RetinaFaceConfig | None) -> ModelWeights:
     if path.suffix == ".safetensors":
         return _from_safetensors(data, config, source, digest)
     if path.suffix == ".onnx":
+        from .onnx_file import read_onnx
+
         translated = read_onnx(data, config=config, source=source)
     else:
+        from .state_dict import translate_state_dict
         from .torch_file import read_torch
 
         translated = translate_state_dict(read_torch(data, source=source), config=config, source=source)
@@ -186,6 +188,8 @@ def _from_safetensors(data: bytes, config: RetinaFaceConfig | None, source: str,
         config = stored
         metadata = {key: value for key, value in metadata.items() if key not in (_FORMAT_KEY, _CONFIG_KEY)}
     else:
+        from .state_dict import translate_state_dict
+
         tensors, config, names = translate_state_dict(tensors, config=config, source=source)
     return make_weights(tensors, config, metadata=metadata, source=source, sha256=digest, foreign_names=names)
 
