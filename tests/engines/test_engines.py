@@ -28,6 +28,9 @@ VARIANTS = [
     SMALL,
     CONFIGS["mobilenet0.5"],
     CONFIGS["mobilenet1.0"],
+    dataclasses.replace(
+        SMALL, name="plain ReLU", backbone=dataclasses.replace(SMALL.backbone, negative_slope=0.0)
+    ),
     CONFIGS["resnet18"],
     CONFIGS["resnet50"],
     dataclasses.replace(SMALL, name="unshared", context=ContextConfig(share_first=False)),
@@ -36,7 +39,7 @@ VARIANTS = [
 
 
 #: What `native` runs of them.
-NATIVE = {"mobilenet0.25", "mobilenet0.5", "mobilenet1.0"}
+NATIVE = {"mobilenet0.25", "mobilenet0.5", "mobilenet1.0", "plain ReLU"}
 
 #: Of the range of a head's outputs. Winograd's transforms cost `native` digits.
 TOLERANCE = {"native": 1e-4, "torch": 2e-5, "onnxruntime": 2e-5}

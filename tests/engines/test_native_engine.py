@@ -604,7 +604,7 @@ def test_the_core_refuses_other_tensors(weights: ModelWeights) -> None:
     pyramid = ops.anchors.native_pyramid(config.anchors)
 
     def build(tensors: Any, *, threads: Any = 1) -> Any:
-        return _core.NativeEngine(tensors, pyramid, config.variances, config.mean_bgr, threads)
+        return _core.NativeEngine(tensors, pyramid, config.variances, config.mean_bgr, 0.1, 0.1, threads)
 
     build(good)
     stem = "backbone.stem.conv.weight"
@@ -633,8 +633,11 @@ class FakeCore:
     fails_to_build: Exception | None = None
     failure: Exception | None = None
 
-    def __init__(self, tensors: Any, anchors: Any, variances: Any, mean_bgr: Any, threads: int) -> None:
+    def __init__(
+        self, tensors: Any, anchors: Any, variances: Any, mean_bgr: Any, *slopes_and_threads: float
+    ) -> None:
         assert isinstance(anchors, _core.AnchorPyramid)
+        assert slopes_and_threads[:2] == (0.1, 0.1)
         assert (variances, mean_bgr) == ((0.1, 0.2), (104.0, 117.0, 123.0))
         assert len(tensors) == 112
         if self.fails_to_build is not None:
