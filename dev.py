@@ -133,7 +133,8 @@ class Venv:
         except subprocess.CalledProcessError as error:
             raise DevError(
                 f"pip failed with exit code {error.returncode}; its own message is above.\n"
-                "  No space left? torch with CUDA takes 3 GB; README.md says how to take the CPU build.\n"
+                "  No space left? The tests need torch, and with CUDA it takes 3 GB: CONTRIBUTING.md says how to\n"
+                "  take the CPU build.\n"
                 "  Build failed? It needs a C++17 compiler and Python's headers (Debian and Ubuntu:\n"
                 "  apt-get install g++ python3-dev; macOS: xcode-select --install)."
             ) from None
@@ -333,7 +334,7 @@ def bench(venv: Venv, arguments: Sequence[str]) -> None:
 
 
 def package(venv: Venv, arguments: Sequence[str]) -> None:
-    """Build the sdist, the wheel from that sdist, and use the wheel's core where there is no torch."""
+    """Build the sdist, the wheel from that sdist, and detect with it where only its requirements are."""
     del arguments
     venv.ensure()
     need_compiler()
@@ -351,8 +352,7 @@ def package(venv: Venv, arguments: Sequence[str]) -> None:
     if bare.directory.exists():
         shutil.rmtree(bare.directory)
     bare.ensure()
-    bare.pip("install", "numpy")
-    bare.pip("install", "--no-deps", str(wheel))
+    bare.pip("install", str(wheel))
     run(bare.python, ROOT / ".ci" / "smoke_test.py", cwd=dist)
 
 

@@ -1,4 +1,7 @@
-"""Use an installed wheel where only NumPy is there: the core answers, and nothing imports torch or OpenCV."""
+"""Use an installed wheel where little more than NumPy is there: the core and the weights find what they should.
+
+safetensors is needed besides, to read the weights; neither torch nor OpenCV is imported.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 import numpy as np
 
 import retinaface_fast
-from retinaface_fast import ops
+from retinaface_fast import FaceDetector, ops
 
 boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [50, 50, 60, 60]], np.float32)
 scores = np.array([0.8, 0.9, 0.7], np.float32)
@@ -29,6 +32,18 @@ expected = np.concatenate([center - size / 2, center + size / 2])
 assert faces.boxes.shape == (1, 4)
 assert np.allclose(faces.boxes[0], expected, atol=1e-4), (faces.boxes, expected)
 
+# The whole way of an array. A picture without a face gets low scores, but the network has something to say of it.
+detector = FaceDetector(score_threshold=0.0, top_k=10)
+picture = np.random.default_rng(0).integers(0, 256, (97, 131, 3), np.uint8)
+found = detector.detect(picture)
+assert (found.engine, found.device) == ("native", "cpu")
+assert 0 < len(found) <= 10
+assert np.isfinite(found.boxes).all()
+assert FaceDetector(score_threshold=0.0, top_k=10, threads=1).detect(picture) == found
+
 for heavy in ("torch", "cv2"):
     assert heavy not in sys.modules, f"{heavy} was imported"
-print(f"retinaface_fast {retinaface_fast.__version__}: the core works, SIMD level {ops.simd_level()}")
+print(
+    f"retinaface_fast {retinaface_fast.__version__}: it detects, SIMD level {ops.simd_level()}, "
+    f"threads {detector.threads}"
+)

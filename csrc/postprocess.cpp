@@ -17,7 +17,7 @@ namespace {
 // Anchors scanned between two looks at the room that is left for candidates.
 constexpr std::size_t kScanBlock = 4096;
 // Rows gathered and decoded at a time, on the stack.
-constexpr std::size_t kDecodeBlock = 64;
+constexpr std::size_t kDecodeBlock = kDeltaBatch;
 constexpr std::uint32_t kUnranked = 0xFFFFFFFFU;
 constexpr std::size_t kPoolBytesLimit = std::size_t{8} << 20;
 
@@ -89,16 +89,41 @@ class AnchorLocator {
 
 struct LevelRange {
     AnchorLocator locator;
-    const LevelOutputs* outputs;
     std::uint32_t begin;
     std::uint32_t end;
 };
 
-const LevelRange& range_of(const std::vector<LevelRange>& ranges, std::uint32_t index) noexcept {
+std::size_t level_of(const std::vector<LevelRange>& ranges, std::uint32_t index) noexcept {
     std::size_t k = 0;
     while (index >= ranges[k].end) ++k;
-    return ranges[k];
+    return k;
 }
+
+// Deltas that are all there: rows to be copied.
+class DenseDeltas final : public DeltaSource {
+  public:
+    explicit DenseDeltas(const LevelOutputs* levels) noexcept : levels_(levels) {}
+
+    void boxes(std::size_t level, const std::uint32_t* anchors, std::size_t count,
+               float* deltas) const noexcept override {
+        const float* const rows = levels_[level].box_deltas;
+        for (std::size_t i = 0; i < count; ++i) {
+            std::memcpy(deltas + 4 * i, rows + 4 * std::size_t{anchors[i]}, 4 * sizeof(float));
+        }
+    }
+
+    void landmarks(std::size_t level, const std::uint32_t* anchors, std::size_t count,
+                   float* deltas) const noexcept override {
+        const float* const rows = levels_[level].landmark_deltas;
+        for (std::size_t i = 0; i < count; ++i) {
+            std::memcpy(deltas + kLandmarkFloats * i, rows + kLandmarkFloats * std::size_t{anchors[i]},
+                        kLandmarkFloats * sizeof(float));
+        }
+    }
+
+  private:
+    const LevelOutputs* levels_;
+};
 
 std::size_t first_not_above(const float* scores, std::size_t n, float bound) noexcept {
     std::size_t i = 0;
@@ -128,6 +153,14 @@ std::size_t Workspace::capacity_bytes() const noexcept {
 
 void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutputs* levels,
                  const PostprocessOptions& options, Workspace& workspace) {
+    std::vector<const float*> class_scores;
+    class_scores.reserve(pyramid.levels().size());
+    for (std::size_t k = 0; k < pyramid.levels().size(); ++k) class_scores.push_back(levels[k].class_scores);
+    postprocess(pyramid, image, class_scores.data(), DenseDeltas(levels), options, workspace);
+}
+
+void postprocess(const AnchorPyramid& pyramid, ImageSize image, const float* const* class_scores,
+                 const DeltaSource& source, const PostprocessOptions& options, Workspace& workspace) {
     const Kernels& kernel = kernels();
     const bool logits = options.score_kind == ScoreKind::logits;
     const float score_bound = round_down_to_float(options.score_threshold);
@@ -145,10 +178,10 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutpu
             const std::size_t block = std::min(kScanBlock, count - i);
             std::uint32_t* const index = with_room(workspace.candidate_index_, found + block + kScanSlack);
             float* const value = with_room(workspace.candidate_score_, found + block + kScanSlack);
-            found += scan(levels[k].class_scores + 2 * i, block, scan_bound,
-                          static_cast<std::uint32_t>(first + i), index + found, value + found);
+            found += scan(class_scores[k] + 2 * i, block, scan_bound, static_cast<std::uint32_t>(first + i),
+                          index + found, value + found);
         }
-        ranges.push_back({AnchorLocator(pyramid.levels()[k], pyramid.feature_size(k, image)), &levels[k],
+        ranges.push_back({AnchorLocator(pyramid.levels()[k], pyramid.feature_size(k, image)),
                           static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(first + count)});
         first += count;
     }
@@ -178,21 +211,23 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutpu
     float* const decoded = with_room(workspace.decoded_, 4 * ordered);
     bool all_finite = true;
     std::size_t candidate = 0;
-    for (const LevelRange& range : ranges) {
+    for (std::size_t level = 0; level < ranges.size(); ++level) {
+        const LevelRange& range = ranges[level];
         while (candidate < found && index[candidate] < range.end) {
             float anchors[4 * kDecodeBlock];
             float deltas[4 * kDecodeBlock];
             float boxes[4 * kDecodeBlock];
+            std::uint32_t locals[kDecodeBlock];
             std::uint32_t places[kDecodeBlock];
             std::size_t count = 0;
             for (; count < kDecodeBlock && candidate < found && index[candidate] < range.end; ++candidate) {
                 if (rank[candidate] == kUnranked) continue;
                 const std::uint32_t local = index[candidate] - range.begin;
                 range.locator.write(local, anchors + 4 * count);
-                std::memcpy(deltas + 4 * count, range.outputs->box_deltas + 4 * std::size_t{local},
-                            4 * sizeof(float));
+                locals[count] = local;
                 places[count++] = rank[candidate];
             }
+            source.boxes(level, locals, count, deltas);
             all_finite = kernel.decode_boxes(deltas, anchors, count, options.variances, boxes) && all_finite;
             for (std::size_t i = 0; i < count; ++i) {
                 std::memcpy(decoded + 4 * std::size_t{places[i]}, boxes + 4 * i, 4 * sizeof(float));
@@ -220,17 +255,30 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutpu
         const std::size_t count = std::min(kDecodeBlock, faces - block);
         float anchors[4 * kDecodeBlock];
         float deltas[kLandmarkFloats * kDecodeBlock];
+        std::size_t levels[kDecodeBlock];
         for (std::size_t i = 0; i < count; ++i) {
             const std::size_t position = kept[block + i];
             const std::uint32_t global = index[order[position]];
-            const LevelRange& range = range_of(ranges, global);
-            const std::uint32_t local = global - range.begin;
+            levels[i] = level_of(ranges, global);
             std::memcpy(workspace.boxes.data() + 4 * (block + i), decoded + 4 * position, 4 * sizeof(float));
             workspace.scores[block + i] = score[order[position]];
-            range.locator.write(local, anchors + 4 * i);
-            std::memcpy(deltas + kLandmarkFloats * i,
-                        range.outputs->landmark_deltas + kLandmarkFloats * std::size_t{local},
-                        kLandmarkFloats * sizeof(float));
+            ranges[levels[i]].locator.write(global - ranges[levels[i]].begin, anchors + 4 * i);
+        }
+        for (std::size_t level = 0; level < ranges.size(); ++level) {
+            float rows[kLandmarkFloats * kDecodeBlock];
+            std::uint32_t locals[kDecodeBlock];
+            std::size_t places[kDecodeBlock];
+            std::size_t found_here = 0;
+            for (std::size_t i = 0; i < count; ++i) {
+                if (levels[i] != level) continue;
+                locals[found_here] = index[order[kept[block + i]]] - ranges[level].begin;
+                places[found_here++] = i;
+            }
+            source.landmarks(level, locals, found_here, rows);
+            for (std::size_t i = 0; i < found_here; ++i) {
+                std::memcpy(deltas + kLandmarkFloats * places[i], rows + kLandmarkFloats * i,
+                            kLandmarkFloats * sizeof(float));
+            }
         }
         kernel.decode_landmarks(deltas, anchors, count, options.variances,
                                 workspace.landmarks.data() + kLandmarkFloats * block);

@@ -1,14 +1,41 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ._typing import FloatArray, IntArray
+from ._typing import FloatArray, IntArray, UInt8Array
 
 class AnchorPyramid:
     def __init__(self, strides: Sequence[int], sizes: Sequence[Sequence[float]]) -> None: ...
     def num_anchors(self, image_size_hw: tuple[int, int], /) -> int: ...
     def generate(self, image_size_hw: tuple[int, int], /) -> FloatArray: ...
 
+class NativeEngine:
+    def __init__(
+        self,
+        tensors: Mapping[str, FloatArray],
+        anchors: AnchorPyramid,
+        variances: tuple[float, float],
+        mean_bgr: tuple[float, float, float],
+        backbone_slope: float,
+        neck_slope: float,
+        threads: int,
+    ) -> None: ...
+    @property
+    def threads(self) -> int: ...
+    def run(
+        self, images: UInt8Array, rgb: bool
+    ) -> tuple[list[FloatArray], list[FloatArray], list[FloatArray]]: ...
+    def detect(
+        self,
+        image: UInt8Array,
+        rgb: bool,
+        score_threshold: float,
+        nms_threshold: float,
+        top_k: int | None,
+        keep_top_k: int | None,
+    ) -> tuple[FloatArray, FloatArray, FloatArray, float]: ...
+
+def available_processors() -> int: ...
 def simd_level() -> str: ...
 def simd_levels() -> list[str]: ...
 def decode_boxes(

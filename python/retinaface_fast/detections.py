@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 import numpy as np
 
 from ._validation import check_color
-from .align import align_faces
-from .draw import draw_faces
 from .errors import MissingDependencyError
 from .image import read_image
 
@@ -225,6 +223,8 @@ class Detections:
             ValueError: The picture has another size than the one that was searched.
             MissingDependencyError: OpenCV is needed and cannot be imported.
         """
+        from .draw import draw_faces
+
         pixels = self._same_picture(image, color).to_color(color)
         return draw_faces(
             pixels, self.boxes, scores=self.scores, landmarks=self.landmarks, color=color, **options
@@ -246,6 +246,8 @@ class Detections:
             ValueError: `size` is no such multiple, or the picture has another size than the one searched.
             MissingDependencyError: OpenCV is needed and cannot be imported.
         """
+        from .align import align_faces
+
         pixels = self._same_picture(image, color).to_color(color)
         return align_faces(pixels, self.landmarks, size=size, color=color)
 

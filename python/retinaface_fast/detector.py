@@ -16,7 +16,8 @@ from ._cache import LeastRecentCache
 from ._settings import SETTINGS, Settings
 from ._validation import check_color, check_str
 from .detections import Detections
-from .engines import ENGINES, Engine, create_engine
+from .engines import ENGINES, DetectingEngine, Engine, create_engine
+from .engines.threads import THREADS_VARIABLE, check_threads
 from .errors import EngineError, ImageError
 from .image import read_image
 from .network.config import CONFIGS
@@ -40,7 +41,7 @@ class FaceDetector:
 
     A detector never changes after it was built: to get one with other settings, call `replace`, which shares
     the network. It can be pickled, as long as its weights and engine were given by name or path; the other
-    process loads them again.
+    process loads them again, and keeps `threads` if that was given.
 
     Args:
         model: Name of published weights: a key of `retinaface_fast.weights.REGISTRY`. With `weights`, any
@@ -49,8 +50,14 @@ class FaceDetector:
             published weights of `model`. The file says which network it holds; a `model` other than the
             default must agree with it. For a path, nothing is ever downloaded.
         engine: What runs the network: a name that `retinaface_fast.engines.available_engines` lists, `"auto"`
-            for the first of them that is installed, or an object that follows the protocol `Engine`.
-        device: Where it runs, such as `"cpu"` or `"cuda:0"`; None lets the engine choose.
+            for the first of them that is installed and can run the model on the device, or an object that
+            follows the protocol `Engine`. The property `engine`, and that of each result, says which it is.
+        device: Where it runs, such as `"cpu"` or `"cuda:0"`; None lets the engine choose: the CPU where
+            `native` can run the model.
+        threads: At most so many threads work on one picture, from 1 to 1024; they never change the result of
+            the engine `native`. None stands for the environment variable `RETINAFACE_FAST_THREADS`, and where
+            that is not set for the processors that the process may use, 8 at most (with `onnxruntime`, for
+            its own choice). The engine `torch` takes none: `torch.set_num_threads` is for the whole process.
         score_threshold: From 0 to 1; a face has score > score_threshold.
         nms_threshold: From 0 to 1; of two boxes with IoU > nms_threshold, the one with the lower score is
             dropped.
@@ -67,7 +74,7 @@ class FaceDetector:
             the argument and the choices.
         TypeError: An argument of the wrong type.
         WeightsError: The weights cannot be found, downloaded, or fitted to the network.
-        EngineError: The engine or device that was asked for cannot be had.
+        EngineError: The engine or device cannot be had, or the engine cannot run the model.
         MissingDependencyError: The engine's package is not installed; the message names the extra.
 
     Examples:
@@ -78,9 +85,20 @@ class FaceDetector:
         (0, (0, 4), (48, 64))
     """
 
-    __slots__ = ("__weakref__", "_anchors", "_engine", "_model", "_origin", "_settings", "_variances")
+    __slots__ = (
+        "__weakref__",
+        "_anchors",
+        "_detecting",
+        "_engine",
+        "_model",
+        "_origin",
+        "_settings",
+        "_variances",
+    )
 
     _engine: Engine
+    #: The engine again, if it goes on to the faces by itself.
+    _detecting: DetectingEngine | None
     _settings: Settings
     _model: str
     _origin: dict[str, Any]
@@ -94,6 +112,7 @@ class FaceDetector:
         weights: str | os.PathLike[str] | ModelWeights | None = None,
         engine: str | Engine = "auto",
         device: str | None = None,
+        threads: int | None = None,
         score_threshold: float = 0.5,
         nms_threshold: float = 0.4,
         top_k: int | None = 5000,
@@ -111,6 +130,7 @@ class FaceDetector:
         )
         if device is not None:
             check_str(device, "device")
+        threads = check_threads(threads)
         if isinstance(engine, str):
             if engine not in ("auto", *ENGINES):
                 raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
@@ -118,13 +138,25 @@ class FaceDetector:
             raise TypeError(f"engine must be a name or an Engine, got {type(engine).__name__} {engine!r}")
         elif device is not None:
             raise ValueError(f"device must be None where engine is an object, got {device!r}")
+        elif threads is not None:
+            raise ValueError(f"threads must be None where engine is an object, got {threads}")
         loaded = _load(model, weights)
-        running = create_engine(engine, loaded, device=device) if isinstance(engine, str) else engine
+        running = engine
+        if isinstance(running, str):
+            running = create_engine(running, loaded, device=device, threads=threads)
         self._fill(
             _engine=running,
+            # Once, and not for each picture: a look at a protocol takes microseconds.
+            _detecting=running if isinstance(running, DetectingEngine) else None,
             _settings=settings,
             _model=loaded.config.name if weights is not None else model,
-            _origin={"model": model, "weights": weights, "engine": engine, "device": device},
+            _origin={
+                "model": model,
+                "weights": weights,
+                "engine": engine,
+                "device": device,
+                "threads": threads,
+            },
             _anchors=loaded.config.anchors,
             _variances=loaded.config.variances,
         )
@@ -155,6 +187,12 @@ class FaceDetector:
     def device(self) -> str:
         """Where the network runs."""
         return self._engine.device
+
+    @property
+    def threads(self) -> int | None:
+        """Most threads that work on one picture; None where the engine does not say."""
+        threads: int | None = getattr(self._engine, "threads", None)
+        return threads
 
     @property
     def score_threshold(self) -> float:
@@ -203,8 +241,8 @@ class FaceDetector:
         unknown = changes.keys() - SETTINGS.keys()
         if unknown:
             raise TypeError(
-                f"replace takes {', '.join(SETTINGS)}, got {', '.join(sorted(unknown))}; another network "
-                "needs another FaceDetector"
+                f"replace takes {', '.join(SETTINGS)}, got {', '.join(sorted(unknown))}; another network, "
+                "engine, device or number of threads needs another FaceDetector"
             )
         other = object.__new__(FaceDetector)
         for name in self.__slots__:
@@ -215,7 +253,8 @@ class FaceDetector:
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in SETTINGS if name != "max_pixels")
-        return f"FaceDetector({self.model!r}, engine={self.engine!r}, device={self.device!r}, {settings})"
+        running = f"engine={self.engine!r}, device={self.device!r}, threads={self.threads!r}"
+        return f"FaceDetector({self.model!r}, {running}, {settings})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, ({**self._origin, **dataclasses.asdict(self._settings)},)
@@ -345,21 +384,31 @@ class FaceDetector:
     def _search(self, loaded: LoadedImage, settings: Settings, started: float) -> Detections:
         geometry = loaded.geometry
         before_network = time.perf_counter()
-        outputs = self._engine.run(loaded.pixels[None], color=loaded.color)
-        after_network = time.perf_counter()
-        [faces] = ops.postprocess(
-            outputs.class_scores,
-            outputs.box_deltas,
-            outputs.landmark_deltas,
-            geometry.size_hw,
-            config=self._anchors,
-            scores_are=outputs.scores_are,
-            variances=self._variances,
-            score_threshold=settings.score_threshold,
-            nms_threshold=settings.nms_threshold,
-            top_k=settings.top_k,
-            keep_top_k=settings.keep_top_k,
-        )
+        if self._detecting is not None:
+            faces, network_seconds = self._detecting.detect(
+                loaded.pixels,
+                color=loaded.color,
+                score_threshold=settings.score_threshold,
+                nms_threshold=settings.nms_threshold,
+                top_k=settings.top_k,
+                keep_top_k=settings.keep_top_k,
+            )
+        else:
+            outputs = self._engine.run(loaded.pixels[None], color=loaded.color)
+            network_seconds = time.perf_counter() - before_network
+            [faces] = ops.postprocess(
+                outputs.class_scores,
+                outputs.box_deltas,
+                outputs.landmark_deltas,
+                geometry.size_hw,
+                config=self._anchors,
+                scores_are=outputs.scores_are,
+                variances=self._variances,
+                score_threshold=settings.score_threshold,
+                nms_threshold=settings.nms_threshold,
+                top_k=settings.top_k,
+                keep_top_k=settings.keep_top_k,
+            )
         boxes = geometry.boxes_to_original(faces.boxes)
         landmarks = geometry.points_to_original(faces.landmarks)
         finished = time.perf_counter()
@@ -371,8 +420,8 @@ class FaceDetector:
             timings={
                 "decode": loaded.decode_seconds,
                 "resize": loaded.resize_seconds,
-                "network": after_network - before_network,
-                "postprocess": finished - after_network,
+                "network": network_seconds,
+                "postprocess": finished - before_network - network_seconds,
                 "total": finished - started,
             },
             engine=self._engine.name,
@@ -428,6 +477,7 @@ def detect(
     weights: str | os.PathLike[str] | None = None,
     engine: str = "auto",
     device: str | None = None,
+    threads: int | None = None,
     score_threshold: float = 0.5,
     nms_threshold: float = 0.4,
     top_k: int | None = 5000,
@@ -437,8 +487,8 @@ def detect(
 ) -> Detections:
     """Find the faces in a picture.
 
-    The detector is kept for the next call with the same model, weights, engine and device (the last four
-    combinations are kept), so that only the first call loads weights. Safe to call from many threads.
+    The detector is kept for the next call with the same model, weights, engine, device and threads (the last
+    four combinations are kept), so that only the first call loads weights. Safe to call from many threads.
 
     Args:
         image: A path; the bytes of a picture file; a binary file object; a PIL image; or a uint8 array of
@@ -448,6 +498,7 @@ def detect(
         weights: Path of a file of weights. The file is read once; it is read again when it has changed.
         engine: Name of an engine, or `"auto"`.
         device: Where the engine runs.
+        threads: At most so many threads work on the picture; as for `FaceDetector`.
         score_threshold: As for `FaceDetector`; so are all that follow.
         nms_threshold: From 0 to 1; an IoU greater than this suppresses.
         top_k: At most so many candidates enter the suppression.
@@ -476,6 +527,7 @@ def detect(
     check_str(engine, "engine")
     if device is not None:
         check_str(device, "device")
+    threads = check_threads(threads)
     path, state = None, None
     if weights is not None:
         if not isinstance(weights, str | os.PathLike):
@@ -485,7 +537,8 @@ def detect(
             status = path.stat()
             state = (status.st_mtime_ns, status.st_size)
     detector = _cache.get(
-        (check_str(model, "model"), path, state, engine, device),
-        lambda: FaceDetector(model, weights=weights, engine=engine, device=device),
+        # The variable, too, may be another one by the next call.
+        (check_str(model, "model"), path, state, engine, device, threads, os.environ.get(THREADS_VARIABLE)),
+        lambda: FaceDetector(model, weights=weights, engine=engine, device=device, threads=threads),
     )
     return detector._detect(image, color, settings)

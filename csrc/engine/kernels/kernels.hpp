@@ -1,9 +1,9 @@
 // The inner loops of the network, one table for each instruction set. All are noexcept and allocate nothing.
 //
 // Feature maps are rows of blocks of 8 channels: channel c of column x of a row lies at
-// data[(c / 8) * block_stride + 8 * x + c % 8]. Column -1 and at least kRightPadding columns right of the last
-// one are there and hold zeros, so that no kernel looks at borders; a row above or below the picture is a
-// single block of zeros with block_stride 0.
+// data[(c / 8) * block_stride + 8 * x + c % 8]. Column -1 and at least kRightPadding columns right of the
+// last one are there and hold zeros, so that no kernel looks at borders; a row above or below the picture is
+// a single block of zeros with block_stride 0.
 //
 // Every output number is computed by the same operations in the same order wherever it lies and however many
 // are computed together, so that the result does not depend on how rows are shared out among threads. Levels
@@ -17,10 +17,10 @@
 
 namespace retinaface::engine {
 
-inline constexpr std::size_t kBlock = 8;    // channels of a block
-inline constexpr std::size_t kPanel = 16;   // output channels that a matrix product computes together
-inline constexpr std::size_t kTile = 4;     // rows and columns of outputs of a Winograd tile
-inline constexpr std::size_t kPatch = 6;    // rows and columns of inputs of a Winograd tile
+inline constexpr std::size_t kBlock = 8;   // channels of a block
+inline constexpr std::size_t kPanel = 16;  // output channels that a matrix product computes together
+inline constexpr std::size_t kTile = 4;    // rows and columns of outputs of a Winograd tile
+inline constexpr std::size_t kPatch = 6;   // rows and columns of inputs of a Winograd tile
 inline constexpr std::size_t kPositions = kPatch * kPatch;
 inline constexpr std::size_t kRightPadding = 5;  // a tile that begins at the last column reads 4 past it
 
@@ -41,14 +41,15 @@ struct MutableRow {
 struct EngineKernels {
     // Bytes of `width` pixels of three channels -> out[i] = pixel byte i - mean[i % 3], for i < 3 * width.
     // `mean` is in the order of the channels of the pixels.
-    void (*convert_row)(const std::uint8_t* pixels, std::size_t width, const float* mean, float* out) noexcept;
+    void (*convert_row)(const std::uint8_t* pixels, std::size_t width, const float* mean,
+                        float* out) noexcept;
 
     // The first convolution: 3x3, stride 2, padding 1, three channels in, 8 * blocks out, leaky rectifier.
     // rows: the three rows of interleaved pixels that output row y reads (2y - 1, 2y, 2y + 1), as
     // convert_row gives them, at pixel 0; three zeros before it and three after the last one.
-    // weights: (blocks, 27, 8) with tap (3 * ky + kx) * 3 + channel, channel blue, green, red; bias: (blocks, 8).
-    // rgb: the pixels are red, green, blue. Each output sums in the order of the taps, whatever the pixels'
-    // order. Writes `width` columns of out.
+    // weights: (blocks, 27, 8) with tap (3 * ky + kx) * 3 + channel, channel blue, green, red; bias: (blocks,
+    // 8). rgb: the pixels are red, green, blue. Each output sums in the order of the taps, whatever the
+    // pixels' order. Writes `width` columns of out.
     void (*stem_row)(const float* const* rows, const float* weights, const float* bias, float slope,
                      std::size_t blocks, std::size_t width, bool rgb, MutableRow out) noexcept;
 
@@ -90,8 +91,8 @@ struct EngineKernels {
     // out[0 .. valid_rows) at column 0 of the first tile, of which `valid_columns` columns are written
     // (4 * (count - 1) < valid_columns <= 4 * count); 1 <= valid_rows <= 4.
     void (*winograd_output)(const float* in, std::size_t position_stride, std::size_t count,
-                            const float* bias, float slope, std::size_t valid_rows,
-                            std::size_t valid_columns, float* const* out) noexcept;
+                            const float* bias, float slope, std::size_t valid_rows, std::size_t valid_columns,
+                            float* const* out) noexcept;
 
     // The class heads: out[x * outputs + o] = bias[o] + sum over channels of in * weights[o, channel] for
     // `width` columns. weights: (outputs, channels), channels a multiple of 8, outputs a multiple of 2.

@@ -6,7 +6,8 @@
 
 namespace retinaface {
 
-enum class SimdLevel { scalar, avx2 };
+// avx2: AVX2 and FMA. avx512: those and AVX-512 F, BW, DQ and VL.
+enum class SimdLevel { scalar, neon, avx2, avx512 };
 
 [[nodiscard]] const char* simd_name(SimdLevel level) noexcept;
 
@@ -14,7 +15,7 @@ enum class SimdLevel { scalar, avx2 };
 [[nodiscard]] std::vector<SimdLevel> available_simd_levels();
 
 // The level in use: the best available one, or the one that the environment variable RETINAFACE_FAST_SIMD
-// names ("scalar", "avx2"). Chosen at the first call. Throws std::runtime_error if the variable names a level
+// names ("scalar", "neon", "avx2", "avx512"). Chosen at the first call. Throws std::runtime_error if the variable names a level
 // that does not exist or that this machine cannot run.
 [[nodiscard]] SimdLevel active_simd_level();
 

@@ -25,6 +25,23 @@ struct LevelOutputs {
     const float* landmark_deltas;  // (A, 10)
 };
 
+// Where the deltas come from, if they are not all there beforehand: the network computes them for what passes
+// the threshold. `anchors` are positions within the level, ascending; at most kDeltaBatch at a time.
+inline constexpr std::size_t kDeltaBatch = 64;
+class DeltaSource {
+  public:
+    DeltaSource() = default;
+    DeltaSource(const DeltaSource&) = delete;
+    DeltaSource& operator=(const DeltaSource&) = delete;
+    virtual ~DeltaSource() = default;
+    // (count, 4)
+    virtual void boxes(std::size_t level, const std::uint32_t* anchors, std::size_t count,
+                       float* deltas) const noexcept = 0;
+    // (count, 10); the anchors are in no order.
+    virtual void landmarks(std::size_t level, const std::uint32_t* anchors, std::size_t count,
+                           float* deltas) const noexcept = 0;
+};
+
 enum class ScoreKind { logits, probabilities };
 
 struct PostprocessOptions {
@@ -48,8 +65,8 @@ class Workspace {
     [[nodiscard]] std::size_t capacity_bytes() const noexcept;
 
   private:
-    friend void postprocess(const AnchorPyramid&, ImageSize, const LevelOutputs*, const PostprocessOptions&,
-                            Workspace&);
+    friend void postprocess(const AnchorPyramid&, ImageSize, const float* const*, const DeltaSource&,
+                            const PostprocessOptions&, Workspace&);
     std::vector<std::uint32_t> candidate_index_;
     std::vector<float> candidate_score_;
     std::vector<std::uint32_t> order_;
@@ -66,6 +83,10 @@ class Workspace {
 // box is not finite are dropped; the rest is suppressed. Landmarks are not checked.
 void postprocess(const AnchorPyramid& pyramid, ImageSize image, const LevelOutputs* levels,
                  const PostprocessOptions& options, Workspace& workspace);
+
+// The same where the deltas are asked for. class_scores[k] are those of level k, (A, 2).
+void postprocess(const AnchorPyramid& pyramid, ImageSize image, const float* const* class_scores,
+                 const DeltaSource& deltas, const PostprocessOptions& options, Workspace& workspace);
 
 // Workspaces between calls. Every call takes its own, so that two threads never see each other's faces. A
 // workspace that grew beyond a limit is freed when it comes back, and only a few are kept.

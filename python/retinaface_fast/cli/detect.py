@@ -103,6 +103,15 @@ def detect(
         str | None,
         typer.Option(help="cpu, cuda, cuda:N or mps.", rich_help_panel=_DETECTOR),
     ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most threads for one picture; without it, what RETINAFACE_FAST_THREADS says, or as many as "
+            "there are processors, 8 at most.",
+            rich_help_panel=_DETECTOR,
+        ),
+    ] = None,
     score_threshold: Annotated[
         float,
         typer.Option(
@@ -180,6 +189,7 @@ def detect(
             weights=weights,
             engine=engine,
             device=device,
+            threads=threads,
             score_threshold=score_threshold,
             nms_threshold=nms_threshold,
             top_k=top_k,

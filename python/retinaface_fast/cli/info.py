@@ -34,12 +34,22 @@ def collect() -> dict[str, object]:
         "processors": os.cpu_count(),
         "simd_level": ops.simd_level(),
         "simd_levels": list(ops.simd_levels()),
+        "threads": _threads(),
         "engines": available_engines(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "cache_dir": str(cache_dir()),
         "offline": is_offline(),
         "weights": [describe(entry) for entry in REGISTRY.values()],
     }
+
+
+def _threads() -> int:
+    from retinaface_fast.engines.threads import default_threads
+
+    try:
+        return default_threads()
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _version(distribution: str) -> str | None:
@@ -65,6 +75,7 @@ def info(*, as_json: Annotated[bool, typer.Option("--json", help="Everything, as
         "retinaface-fast": facts["version"],
         "Python": f"{facts['python']} on {facts['platform']}, {facts['processors']} processors",
         "SIMD level": f"{facts['simd_level']} (of {', '.join(facts['simd_levels'])})",
+        "threads": f"{facts['threads']} for one picture",
         "engines": ", ".join(f"{name} {version or 'not installed'}" for name, version in engines.items()),
         "libraries": ", ".join(f"{name} {version}" for name, version in libraries.items() if version),
         "cache": str(facts["cache_dir"]) + (" (offline)" if facts["offline"] else ""),

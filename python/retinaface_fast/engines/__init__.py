@@ -1,31 +1,35 @@
 """Engines: uint8 images in, raw outputs per pyramid level out; chosen by name.
 
-Nothing here imports torch or onnxruntime until an engine is made.
+Nothing here imports torch or onnxruntime until an engine is made that runs on them.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from retinaface_fast.errors import EngineError, MissingDependencyError
 
-from .base import Engine, RawOutputs
+from .base import DetectingEngine, Engine, RawOutputs, split_device
+from .threads import check_threads, threads_from_environment
 
 if TYPE_CHECKING:
     from retinaface_fast.weights import ModelWeights
 
-__all__ = ["ENGINES", "Engine", "RawOutputs", "available_engines", "create_engine"]
+__all__ = ["ENGINES", "DetectingEngine", "Engine", "RawOutputs", "available_engines", "create_engine"]
 
-#: Names that `create_engine` takes beside "auto", which is the first of them that is installed.
-ENGINES = ("torch", "onnxruntime")
+#: Names that `create_engine` takes beside "auto", in the order in which "auto" prefers them.
+ENGINES = ("native", "torch", "onnxruntime")
 
 # onnxruntime is published under several names, one per set of accelerators.
 _DISTRIBUTIONS = {
+    "native": ("retinaface-fast",),
     "torch": ("torch",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"),
 }
+
+_TORCH_TAKES_NO_THREADS = (
+    "the engine 'torch' takes no number of its own: torch.set_num_threads sets it for the whole process"
+)
 
 
 def available_engines() -> dict[str, str | None]:
@@ -33,55 +37,104 @@ def available_engines() -> dict[str, str | None]:
 
     Returns:
         Version by name of the engine, in the order in which "auto" prefers them; None if it is not installed.
+        `native` is a part of this package and always there: every CPU can run it.
 
     Example:
         >>> list(available_engines())
-        ['torch', 'onnxruntime']
+        ['native', 'torch', 'onnxruntime']
     """
     return {name: _installed_version(name) for name in ENGINES}
 
 
-def create_engine(name: str, weights: ModelWeights, *, device: str | None = None) -> Engine:
+def create_engine(
+    name: str, weights: ModelWeights, *, device: str | None = None, threads: int | None = None
+) -> Engine:
     """Make an engine.
 
     Args:
-        name: "torch", "onnxruntime", or "auto" for the first of them that is installed. What is asked for by
-            name is never replaced by another.
+        name: "native", "torch", "onnxruntime", or "auto" for the first of them that is installed and can run
+            this network on this device, with `threads` where they are given. What is asked for by name is
+            never replaced by another.
         weights: What it shall run.
-        device: "cpu", "cuda", "cuda:N" or "mps"; None leaves it to the engine: a CUDA device if it can use
-            one, and the CPU if not. The attribute `device` of the engine says which it is.
+        device: "cpu", "cuda", "cuda:N" or "mps"; None leaves it to the engine: the CPU for `native`, and for
+            the others a CUDA device if they can use one, and the CPU if not. The attribute `device` of the
+            engine says which it is.
+        threads: Most threads of one call, within [1, 1024]. None stands for the environment variable
+            `RETINAFACE_FAST_THREADS`, and where that is not set for the engine's own choice: `native` takes
+            the processors that the process may use, 8 at most. torch counts its threads for the whole
+            process, so that the engine `torch` takes no number and ignores the variable.
 
     Raises:
-        ValueError: If the name or the kind of device is unknown.
+        TypeError: If `threads` is not an integer.
+        ValueError: If the name or the kind of device is unknown, the number of threads is out of range, or
+            the engine takes none.
         MissingDependencyError: If the engine is an extra that is not installed.
-        EngineError: If the engine or device cannot be had.
+        EngineError: If the engine or device cannot be had, or the engine cannot run the network.
     """
+    threads = check_threads(threads)
+    if device is not None:
+        split_device(device)
     if name == "auto":
-        available = [known for known, found in available_engines().items() if found is not None]
-        if not available:
-            raise EngineError(f"no engine is installed; install one of {', '.join(ENGINES)}")
-        name = available[0]
+        return _first_engine(weights, device, threads)
+    if name == "native":
+        from .native_engine import NativeEngine
+
+        return NativeEngine(weights, device=device, threads=threads)
     if name == "torch":
-        try:
-            from .torch_engine import TorchEngine
-        except ImportError as error:
-            if error.name is not None and error.name.partition(".")[0] != "torch":
-                raise
-            raise EngineError(f"the engine 'torch' needs torch (pip install torch): {error}") from error
-        return TorchEngine(weights, device=device)
+        return _torch_engine(weights, device, threads)
     if name == "onnxruntime":
-        try:
-            from .onnxruntime_engine import OnnxRuntimeEngine
-        except ImportError as error:
-            raise MissingDependencyError(
-                error.name or "onnxruntime", extra="onnxruntime", purpose="the engine 'onnxruntime'"
-            ) from error
-        return OnnxRuntimeEngine(weights, device=device)
+        return _onnxruntime_engine(weights, device, threads)
     raise ValueError(f"name: expected one of auto, {', '.join(ENGINES)}, got {name!r}")
 
 
+def _first_engine(weights: ModelWeights, device: str | None, threads: int | None) -> Engine:
+    """The engine that "auto" stands for."""
+    try:
+        return create_engine("native", weights, device=device, threads=threads)
+    except EngineError as error:
+        refusals = [str(error)]
+    for name in ENGINES[1:]:
+        if _installed_version(name) is None:
+            refusals.append(f'{name} is not installed (pip install "retinaface-fast[{name}]")')
+        elif name == "torch" and threads is not None:
+            refusals.append(f"threads were given and {_TORCH_TAKES_NO_THREADS}")
+        else:
+            return create_engine(name, weights, device=device, threads=threads)
+    raise EngineError(f"no engine can run the network {weights.config.name!r}: {'; '.join(refusals)}")
+
+
+def _torch_engine(weights: ModelWeights, device: str | None, threads: int | None) -> Engine:
+    if threads is not None:
+        raise ValueError(f"threads must be None, got {threads}: {_TORCH_TAKES_NO_THREADS}")
+    try:
+        from .torch_engine import TorchEngine
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingDependencyError("torch", extra="torch", purpose="the engine 'torch'") from error
+    except ImportError as error:  # a library of the system that torch needs
+        raise EngineError(f"the engine 'torch' needs torch, which cannot be imported: {error}") from error
+    return TorchEngine(weights, device=device)
+
+
+def _onnxruntime_engine(weights: ModelWeights, device: str | None, threads: int | None) -> Engine:
+    try:
+        from .onnxruntime_engine import OnnxRuntimeEngine
+    except ImportError as error:
+        raise MissingDependencyError(
+            error.name or "onnxruntime", extra="onnxruntime", purpose="the engine 'onnxruntime'"
+        ) from error
+    if threads is None:
+        threads = threads_from_environment()
+    return OnnxRuntimeEngine(weights, device=device, threads=threads)
+
+
 def _installed_version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     for distribution in _DISTRIBUTIONS[name]:
-        with suppress(PackageNotFoundError):
+        try:
             return version(distribution)
+        except PackageNotFoundError:  # noqa: PERF203 -- four names at most
+            continue
     return None

@@ -1,4 +1,4 @@
-"""What every engine is: uint8 pixels in, raw outputs per pyramid level out."""
+"""What every engine is: uint8 pixels in, raw outputs per pyramid level out, and from some of them faces."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from retinaface_fast._validation import check_color
 
 if TYPE_CHECKING:
     from retinaface_fast._typing import ColorOrder, FloatArray, UInt8Array
+    from retinaface_fast.ops import Faces
 
-__all__ = ["Engine", "RawOutputs", "check_images"]
+__all__ = ["DetectingEngine", "Engine", "RawOutputs", "check_image", "check_images", "split_device"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +71,45 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class DetectingEngine(Engine, Protocol):
+    """An engine that goes on to the faces by itself, so that the raw outputs need not exist.
+
+    A detector asks every engine whether it has a method `detect` and then calls that instead of `run`.
+    """
+
+    def detect(
+        self,
+        image: UInt8Array,
+        *,
+        color: ColorOrder,
+        score_threshold: float,
+        nms_threshold: float,
+        top_k: int | None,
+        keep_top_k: int | None,
+    ) -> tuple[Faces, float]:
+        """Find the faces of one image: what `run` and `ops.postprocess` find.
+
+        Args:
+            image: (H, W, 3) uint8, any strides, H and W >= 1. Not kept and not written to.
+            color: Channel order of the image.
+            score_threshold: Within [0, 1]; a face has score > score_threshold.
+            nms_threshold: Within [0, 1]; an IoU > nms_threshold suppresses.
+            top_k: Candidates that enter suppression; all if None.
+            keep_top_k: Faces that are returned; all if None.
+
+        Returns:
+            The faces, in pixels of the image and not clipped to it, and how many seconds of the call the
+            network took.
+
+        Raises:
+            TypeError: If the image is not a uint8 array or a number is not one.
+            ValueError: If its shape or the color order is another one, or a number is out of range.
+            EngineError: If the engine fails.
+        """
+        ...
+
+
 def check_images(images: object, color: object) -> None:
     """Raise the errors that `Engine.run` promises for bad arguments."""
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
@@ -78,3 +118,29 @@ def check_images(images: object, color: object) -> None:
     if images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
         raise ValueError(f"images: expected shape (B, H, W, 3) without zeros, got {images.shape}")
     check_color(color)
+
+
+def check_image(image: object, color: object) -> None:
+    """Raise the errors that `DetectingEngine.detect` promises for a bad image."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise TypeError(f"image: expected a uint8 array, got {kind}")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"image: expected shape (H, W, 3) without zeros, got {image.shape}")
+    check_color(color)
+
+
+def split_device(device: str) -> tuple[str, int | None]:
+    """Return the kind of a device, "cpu", "cuda" or "mps", and its number, None where it has none.
+
+    Raises:
+        ValueError: If it is nothing of the kind.
+
+    Example:
+        >>> split_device("cuda:1")
+        ('cuda', 1)
+    """
+    kind, colon, index = device.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (colon and not (kind == "cuda" and index.isdecimal())):
+        raise ValueError(f"device: expected 'cpu', 'cuda', 'cuda:N' or 'mps', got {device!r}")
+    return kind, int(index) if index else None

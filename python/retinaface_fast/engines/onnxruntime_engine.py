@@ -10,7 +10,7 @@ import onnxruntime
 
 from retinaface_fast.errors import EngineError
 
-from .base import RawOutputs, check_images
+from .base import RawOutputs, check_images, split_device
 from .onnx_graph import INPUT_NAME, build_onnx, output_names
 
 if TYPE_CHECKING:
@@ -62,6 +62,11 @@ class OnnxRuntimeEngine:
         """Where the network runs, "cpu" or "cuda:N"."""
         return self._device
 
+    @property
+    def threads(self) -> int | None:
+        """Most threads of one call; None where ONNX Runtime decides."""
+        return self._threads
+
     def __repr__(self) -> str:
         return f"OnnxRuntimeEngine({self._weights.config.name!r}, device={self.device!r})"
 
@@ -112,9 +117,7 @@ def _find_providers(device: str | None) -> tuple[list[Any], str]:
     available = onnxruntime.get_available_providers()
     if device is None:
         device = "cuda" if "CUDAExecutionProvider" in available else "cpu"
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
-        raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+    kind, index = split_device(device)
     if kind == "cpu":
         return ["CPUExecutionProvider"], "cpu"
     if kind == "mps":
@@ -124,5 +127,5 @@ def _find_providers(device: str | None) -> tuple[list[Any], str]:
             f"device {device!r} was asked for, but this ONNX Runtime ({onnxruntime.__version__}) has no CUDA "
             "support; onnxruntime-gpu has"
         )
-    number = int(index) if index else 0
+    number = index or 0
     return [("CUDAExecutionProvider", {"device_id": number}), "CPUExecutionProvider"], f"cuda:{number}"

@@ -27,7 +27,7 @@ import torch
 from retinaface_fast.errors import EngineError
 from retinaface_fast.network.retinaface import RetinaFace
 
-from .base import RawOutputs, check_images
+from .base import RawOutputs, check_images, split_device
 
 if TYPE_CHECKING:
     from retinaface_fast._typing import ColorOrder, UInt8Array
@@ -162,16 +162,14 @@ def find_device(device: str | None) -> torch.device:
             if torch.cuda.is_available()
             else torch.device("cpu")
         )
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
-        raise ValueError(f"device: expected 'cpu', 'cuda', 'cuda:N' or 'mps', got {device!r}")
+    kind, index = split_device(device)
     if kind == "cuda":
         if not torch.cuda.is_available():
             built = "has no CUDA support" if torch.version.cuda is None else "finds no CUDA device"
             raise EngineError(
                 f"device {device!r} was asked for, but this torch ({torch.__version__}) {built}"
             )
-        number = int(index) if index else torch.cuda.current_device()
+        number = torch.cuda.current_device() if index is None else index
         if number >= torch.cuda.device_count():
             raise EngineError(f"device {device!r} was asked for, but there are {torch.cuda.device_count()}")
         return torch.device("cuda", number)

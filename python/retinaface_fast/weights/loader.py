@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING
 from retinaface_fast.errors import WeightsError
 from retinaface_fast.network.config import CONFIGS, RetinaFaceConfig
 
-from .downloads import download
 from .model_weights import ModelWeights, make_weights
-from .onnx_file import read_onnx
 from .registry import REGISTRY
 from .safetensors_file import read_safetensors, write_safetensors
-from .state_dict import translate_state_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +50,8 @@ def load_weights(source: str | os.PathLike[str], *, config: RetinaFaceConfig | N
         WeightsError: If the file is missing or damaged, does not fit the network (the message names the
             tensors), holds values that are not finite, cannot be downloaded, or is a pickle that holds more
             than tensors. No code in a file is ever run.
-        MissingDependencyError: If an ONNX file is read and `onnx` is not installed.
+        MissingDependencyError: If an ONNX file is read and `onnx` is not installed, or a torch state dict and
+            `torch` is not.
 
     Example:
         >>> from retinaface_fast.weights import load_weights
@@ -130,6 +128,8 @@ def _load_published(name: str, config: RetinaFaceConfig | None) -> ModelWeights:
         bundled = bundled_path()
         if bundled is not None:
             return _load_file(bundled, config)
+    from .downloads import download
+
     path = download(name)
     weights = _load_file(path, config)
     if weights.sha256 != entry.sha256:
@@ -159,8 +159,11 @@ def _load_file(path: Path, config: RetinaFaceConfig | None) -> ModelWeights:
     if path.suffix == ".safetensors":
         return _from_safetensors(data, config, source, digest)
     if path.suffix == ".onnx":
+        from .onnx_file import read_onnx
+
         translated = read_onnx(data, config=config, source=source)
     else:
+        from .state_dict import translate_state_dict
         from .torch_file import read_torch
 
         translated = translate_state_dict(read_torch(data, source=source), config=config, source=source)
@@ -185,6 +188,8 @@ def _from_safetensors(data: bytes, config: RetinaFaceConfig | None, source: str,
         config = stored
         metadata = {key: value for key, value in metadata.items() if key not in (_FORMAT_KEY, _CONFIG_KEY)}
     else:
+        from .state_dict import translate_state_dict
+
         tensors, config, names = translate_state_dict(tensors, config=config, source=source)
     return make_weights(tensors, config, metadata=metadata, source=source, sha256=digest, foreign_names=names)
 

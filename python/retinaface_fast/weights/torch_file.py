@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from retinaface_fast.errors import EngineError, WeightsError
+from retinaface_fast.errors import MissingDependencyError, WeightsError
 
 if TYPE_CHECKING:
     from retinaface_fast._typing import AnyArray
@@ -31,14 +31,14 @@ def read_torch(data: bytes, *, source: str) -> dict[str, AnyArray]:
         Arrays by name; floating-point ones as float32.
 
     Raises:
-        EngineError: If torch is not installed.
+        MissingDependencyError: If torch is not installed.
         WeightsError: If the file is damaged or holds anything but tensors, or if torch is too old to read it
             safely.
     """
     try:
         import torch
     except ImportError as error:
-        raise EngineError("torch is needed to read a torch checkpoint: pip install torch") from error
+        raise MissingDependencyError("torch", extra="torch", purpose="reading torch checkpoints") from error
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < _SAFE_TORCH:
         raise WeightsError(
