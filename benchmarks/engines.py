@@ -2,8 +2,9 @@
 
     python -m benchmarks.engines [--quick] [--json FILE] [--markdown FILE]
 
-Measured are the network alone, the whole way from an array to faces, the peak memory and the cold start. Answers
-are compared first; everyone who can run here takes turns in every round; ratios are taken round by round.
+Measured are the network alone, the whole way from an array to faces, the peak memory and the cold start.
+Answers are compared first; everyone who can run here takes turns in every round; ratios are taken round by
+round.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write everything that was measured to this file")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
-    parser.add_argument("--quick", action="store_true", help="640x480 on one thread and few rounds: does it work")
+    parser.add_argument(
+        "--quick", action="store_true", help="640x480 on one thread and few rounds: does it work"
+    )
     parser.add_argument("--rounds", type=int, help="turns of everyone (default: 15, quick 3)")
     parser.add_argument("--sizes", nargs="+", metavar="WxH", help="default: 640x480 1920x1080 4096x2160")
     parser.add_argument("--threads", nargs="+", metavar="N", help="numbers, or all (default: 1 2 all)")
@@ -100,7 +103,8 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     try:
         parsed.sizes = [
             tuple(int(side) for side in reversed(text.split("x")))
-            for text in parsed.sizes or (["640x480"] if parsed.quick else ["640x480", "1920x1080", "4096x2160"])
+            for text in parsed.sizes
+            or (["640x480"] if parsed.quick else ["640x480", "1920x1080", "4096x2160"])
         ]
         if any(len(size) != 2 or min(size) < 1 for size in parsed.sizes):
             raise ValueError

@@ -1,7 +1,7 @@
 """What `benchmarks.engines` runs in fresh processes: `python -m benchmarks.jobs JOB ANSWER`, two JSON files.
 
-A job is pinned to its processors by the process that starts it, before anything here is imported, so that every
-library counts as many processors as it may use threads.
+A job is pinned to its processors by the process that starts it, before anything here is imported, so that
+every library counts as many processors as it may use threads.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from benchmarks.graphs import FloatArray, UInt8Array
 
-#: Ours may be off by this share of the range of the reference; the opponents by more, because one of them takes
-#: liberties with its Winograd tiles and is faster for them.
+#: Ours may be off by this share of the range of the reference; the opponents by more, because MNN with its
+#: large Winograd tiles is.
 TOLERANCE = 1e-4
 TOLERANCE_OF_OPPONENTS = 1e-3
 
@@ -53,7 +53,9 @@ def error_of(outputs: list[FloatArray], expected: list[FloatArray]) -> float:
     worst = 0.0
     for head in range(0, len(expected), len(graphs.STRIDES)):
         levels = slice(head, head + len(graphs.STRIDES))
-        found, wanted = (np.concatenate([a.ravel() for a in arrays[levels]]) for arrays in (outputs, expected))
+        found, wanted = (
+            np.concatenate([a.ravel() for a in arrays[levels]]) for arrays in (outputs, expected)
+        )
         if found.shape != wanted.shape or not np.isfinite(found).all():
             return float("inf")
         worst = max(worst, float(np.abs(found - wanted).max() / np.ptp(wanted)))
@@ -86,7 +88,9 @@ def network(
             continue
         allowed = TOLERANCE if name.startswith(runtimes.OURS) else TOLERANCE_OF_OPPONENTS
         if error > allowed:
-            results[name] = {"failed": f"its outputs are off by {error:.1e} of the range, allowed {allowed:g}"}
+            results[name] = {
+                "failed": f"its outputs are off by {error:.1e} of the range, allowed {allowed:g}"
+            }
             continue
         results[name] = {"error": error}
         calls[name] = runtime.run
