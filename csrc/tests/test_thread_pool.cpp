@@ -207,6 +207,16 @@ void one_call_has_the_workers() {
         const ThreadPool::Team one(single), two(single);
         CHECK(ThreadPool::Team(first).threads() == (threads > 2 ? threads - 2 : 1));
     }
+    {
+        // The workers stay with one call even while there is a processor for another one.
+        const std::size_t most = threads + 1;
+        ThreadPool pool(most), single(1);
+        std::optional<ThreadPool::Team> alone(std::in_place, single);
+        const ThreadPool::Team owner(pool);
+        CHECK(owner.threads() == most - 1);
+        alone.reset();
+        CHECK(ThreadPool::Team(pool).threads() == 1);
+    }
     CHECK(ThreadPool::Team(first).threads() == threads);
 }
 
