@@ -31,32 +31,32 @@ void convert_row(const std::uint8_t* pixels, std::size_t width, const float* mea
     for (; i < n; ++i) out[i] = static_cast<float>(pixels[i]) - mean[i % 3];
 }
 
-// `count` columns of one block. The taps of a column are three pixels of each row; the step from column to
-// column is two pixels.
+// `count` columns of one block from column x on; the step from column to column is two pixels.
 template <std::size_t count, bool rgb>
 inline void stem_columns(const float* const* rows, const float* weights, Vec8 bias, Vec8 slope, std::size_t x,
                          float* out) {
+    // Where the taps of the first column are comes from memory: a compiler that can see that the last pixel of one
+    // column is the first of the next keeps it for later in a register that it has not got.
+    const float* taps[9];
+    for (std::size_t tap = 0; tap < 9; ++tap) taps[tap] = rows[tap / 3] + 6 * x + 3 * (tap % 3) - 3;
     Vec8 sum[count];
-    for (std::size_t j = 0; j < count; ++j) sum[j] = bias;
-    for (std::size_t ky = 0; ky < 3; ++ky) {
-        const float* pixel = rows[ky] + 6 * x - 3;
-        // Not unrolled: a column's last pixel is the next column's first, and a compiler that sees both keeps
-        // the value for later in a register that it has not got.
-#pragma GCC unroll 1
-        for (std::size_t kx = 0; kx < 3; ++kx) {
-#pragma GCC unroll 3
-            for (std::size_t channel = 0; channel < 3; ++channel) {
-                const Vec8 weight = load(weights + 8 * channel);
-                const float* const value = pixel + (rgb ? 2 - channel : channel);
 #pragma GCC unroll 16
-                for (std::size_t j = 0; j < count; ++j) {
-                    sum[j] = multiply_add(broadcast(value[6 * j]), weight, sum[j]);
-                }
+    for (std::size_t j = 0; j < count; ++j) sum[j] = bias;
+#pragma GCC unroll 1
+    for (std::size_t tap = 0; tap < 9; ++tap) {
+        const float* const pixel = taps[tap];
+#pragma GCC unroll 3
+        for (std::size_t channel = 0; channel < 3; ++channel) {
+            const Vec8 weight = load(weights + 8 * channel);
+            const float* const value = pixel + (rgb ? 2 - channel : channel);
+#pragma GCC unroll 16
+            for (std::size_t j = 0; j < count; ++j) {
+                sum[j] = multiply_add(broadcast(value[6 * j]), weight, sum[j]);
             }
-            weights += 3 * 8;
-            pixel += 3;
         }
+        weights += 3 * 8;
     }
+#pragma GCC unroll 16
     for (std::size_t j = 0; j < count; ++j) store(out + 8 * (x + j), rectify(sum[j], slope));
 }
 
