@@ -44,8 +44,8 @@ inline void store_sums4(Vec8 a, Vec8 b, Vec8 c, Vec8 d, float* out) {
     vst1q_f32(out, vpaddq_f32(ab, cd));
 }
 
-// Columns of the first convolution computed together: 24 registers of sums, 2 of weights and an input.
-constexpr std::size_t kStemColumns = 12;
+// Columns of the first convolution computed together: 16 registers of sums.
+constexpr std::size_t kStemColumns = 8;
 
 // Adds the products of one input channel, lane `lane` of the columns' values.
 template <int lane, std::size_t count>
@@ -72,7 +72,7 @@ inline void multiply_columns(const float* in, std::size_t block_stride, std::siz
     }
     const float* block = in + 8 * x;
     for (std::size_t c = 0; c < in_channels; c += 8) {
-#pragma GCC unroll 2
+#pragma GCC unroll 1
         for (std::size_t half = 0; half < 8; half += 4) {
             float32x4_t values[count];
 #pragma GCC unroll 5
