@@ -133,7 +133,7 @@ class Venv:
         except subprocess.CalledProcessError as error:
             raise DevError(
                 f"pip failed with exit code {error.returncode}; its own message is above.\n"
-                "  No space left? The tests need torch, and with CUDA it takes 3 GB: CONTRIBUTING.md says how to\n"
+                "  No space left? The tests need torch, 3 GB with CUDA: CONTRIBUTING.md says how to\n"
                 "  take the CPU build.\n"
                 "  Build failed? It needs a C++17 compiler and Python's headers (Debian and Ubuntu:\n"
                 "  apt-get install g++ python3-dev; macOS: xcode-select --install)."

@@ -1,4 +1,4 @@
-"""Use an installed wheel where little more than NumPy is there: the core and the weights find what they should.
+"""Use an installed wheel where little more than NumPy is there: the core and the weights do what they should.
 
 safetensors is needed besides, to read the weights; neither torch nor OpenCV is imported.
 """
@@ -32,7 +32,7 @@ expected = np.concatenate([center - size / 2, center + size / 2])
 assert faces.boxes.shape == (1, 4)
 assert np.allclose(faces.boxes[0], expected, atol=1e-4), (faces.boxes, expected)
 
-# The whole way of an array. A picture without a face gets low scores, but the network has something to say of it.
+# The whole way of an array. Without a face in the picture scores are low, but above 0.
 detector = FaceDetector(score_threshold=0.0, top_k=10)
 picture = np.random.default_rng(0).integers(0, 256, (97, 131, 3), np.uint8)
 found = detector.detect(picture)

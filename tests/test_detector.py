@@ -340,6 +340,65 @@ BAD_OPTIONS = [
     ({"max_pixels": -1}, ValueError, "max_pixels must be at least 1"),
 ]
 
+BAD_THREADS = [
+    (0, ValueError, "threads must be at least 1, got 0"),
+    (-2, ValueError, "threads must be at least 1"),
+    (1025, ValueError, "threads must be at most 1024, got 1025"),
+    (2.0, TypeError, "threads must be an integer, got float"),
+    (True, TypeError, "threads must be an integer, got bool"),
+    ("2", TypeError, "threads must be an integer, got str"),
+    ([2], TypeError, "threads must be an integer, got list"),
+]
+
+
+@pytest.mark.parametrize(("threads", "error", "message"), BAD_THREADS)
+def test_bad_numbers_of_threads(threads: object, error: type[Exception], message: str) -> None:
+    for call in (
+        lambda: FaceDetector(threads=threads),
+        lambda: FaceDetector(engine=FakeEngine(), threads=threads),
+        lambda: FaceDetector(engine="torch", threads=threads),
+        lambda: retinaface_fast.detect(np.zeros((8, 8, 3), np.uint8), threads=threads),
+    ):
+        with pytest.raises(error, match=f"^{message}"):
+            call()
+
+
+def test_threads_of_a_detector() -> None:
+    assert FaceDetector(threads=3).threads == 3
+    assert FaceDetector(threads=np.int64(2)).threads == 2
+    assert FaceDetector(threads=3).replace(max_side=9).threads == 3
+    assert FaceDetector(engine=FakeEngine()).threads is None
+    with pytest.raises(ValueError, match=r"^threads must be None where engine is an object, got 2"):
+        FaceDetector(engine=FakeEngine(), threads=2)
+
+
+def test_an_engine_that_finds_faces_by_itself_is_asked_for_them(astronaut_bgr: np.ndarray) -> None:
+    class Detecting(FakeEngine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked: list[dict[str, object]] = []
+
+        def detect(self, image: np.ndarray, **options: object) -> tuple[ops.Faces, float]:
+            self.asked.append(options)
+            assert np.shares_memory(image, astronaut_bgr)
+            assert image.shape == (512, 512, 3)
+            faces = ops.Faces(np.float32([[1, 2, 3, 4]]), np.float32([0.75]), np.ones((1, 5, 2), np.float32))
+            return faces, 1e-7
+
+    engine = Detecting()
+    detector = FaceDetector(engine=engine, score_threshold=0.25, keep_top_k=None)
+    result = detector.detect(astronaut_bgr, color="rgb", nms_threshold=0.75, top_k=7)
+    assert engine.calls == []
+    assert engine.asked == [
+        {"color": "rgb", "score_threshold": 0.25, "nms_threshold": 0.75, "top_k": 7, "keep_top_k": None}
+    ]
+    np.testing.assert_array_equal(result.boxes, [[1, 2, 3, 4]])
+    assert result.timings["network"] == 1e-7
+    assert result.timings["postprocess"] > 0
+    assert result.timings["network"] + result.timings["postprocess"] < result.timings["total"]
+    detector.replace(top_k=3).detect(astronaut_bgr)
+    assert engine.asked[1]["top_k"] == 3
+
 
 @pytest.mark.parametrize(("options", "error", "message"), BAD_OPTIONS)
 def test_bad_options(options: dict, error: type[Exception], message: str, detector: FaceDetector) -> None:
@@ -455,7 +514,8 @@ def test_detector_cannot_be_changed(detector: FaceDetector) -> None:
         del detector._engine
     assert repr(detector) == (
         f"FaceDetector('mobilenet0.25', engine='{detector.engine}', device='{detector.device}', "
-        "score_threshold=0.5, nms_threshold=0.4, top_k=5000, keep_top_k=750, max_side=None)"
+        f"threads={detector.threads}, score_threshold=0.5, nms_threshold=0.4, top_k=5000, keep_top_k=750, "
+        "max_side=None)"
     )
     weakref.ref(detector)
 
@@ -465,14 +525,25 @@ def test_replace_shares_the_network(detector: FaceDetector) -> None:
     assert (other.score_threshold, other.nms_threshold, other.max_pixels) == (0.1, 0.4, 99)
     assert other._engine is detector._engine
     assert detector.score_threshold == 0.5
-    with pytest.raises(TypeError, match=r"replace takes score_threshold, .*, got engine"):
-        detector.replace(engine="torch")
+    for name, value in (("engine", "torch"), ("threads", 2)):
+        with pytest.raises(
+            TypeError, match=rf"replace takes score_threshold, .*, got {name}; another .*thre"
+        ):
+            detector.replace(**{name: value})
 
 
 def test_detector_can_be_pickled(detector: FaceDetector, astronaut_bgr: np.ndarray) -> None:
     other = pickle.loads(pickle.dumps(detector.replace(score_threshold=0.7, max_side=300)))
     assert (other.score_threshold, other.max_side, other.engine) == (0.7, 300, detector.engine)
     assert other.detect(astronaut_bgr) == detector.detect(astronaut_bgr, max_side=300)
+
+
+def test_pickling_keeps_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pickle.dumps(FaceDetector(threads=3).replace(max_side=99))
+    unsaid = pickle.dumps(FaceDetector())
+    monkeypatch.setenv("RETINAFACE_FAST_THREADS", "5")
+    assert pickle.loads(data).threads == 3
+    assert pickle.loads(unsaid).threads == 5  # where nobody said a number, the other process has its own
 
 
 def test_engine_gets_the_callers_pixels_and_nothing_is_copied(astronaut_bgr: np.ndarray) -> None:
@@ -591,7 +662,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
     class Counting:
         def __init__(self, model: str, **options: object) -> None:
-            built.append((model, options["engine"]))
+            built.append((model, options["engine"], options["threads"]))
             time.sleep(0.02)
             self._detect = FaceDetector(engine=engine)._detect
 
@@ -603,7 +674,19 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 def test_detect_builds_one_detector_for_all_settings(counted: list, astronaut_bgr: np.ndarray) -> None:
     for threshold in (0.3, 0.6):
         retinaface_fast.detect(astronaut_bgr, score_threshold=threshold, max_side=100)
-    assert counted == [("mobilenet0.25", "auto")]
+    assert counted == [("mobilenet0.25", "auto", None)]
+
+
+def test_detect_builds_one_detector_for_each_number_of_threads(
+    counted: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    for threads in (1, 2, 1, np.int64(2), None):
+        retinaface_fast.detect(image, threads=threads)
+    assert [threads for _, _, threads in counted] == [1, 2, None]
+    monkeypatch.setenv("RETINAFACE_FAST_THREADS", "3")
+    retinaface_fast.detect(image)
+    assert len(counted) == 4
 
 
 def test_detect_builds_one_detector_for_all_threads(counted: list, astronaut_bgr: np.ndarray) -> None:
@@ -615,7 +698,7 @@ def test_detect_builds_one_detector_for_all_threads(counted: list, astronaut_bgr
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(work, range(8))) == [1] * 8
-    assert sorted(model for model, _ in counted) == ["model0", "model1"]
+    assert sorted(model for model, *_ in counted) == ["model0", "model1"]
 
 
 def test_detect_keeps_few_detectors(counted: list) -> None:
@@ -623,7 +706,7 @@ def test_detect_keeps_few_detectors(counted: list) -> None:
     for number in (0, 1, 2, 3, 0, 4, 0, 1):
         retinaface_fast.detect(image, model=f"model{number}")
     # 4 pushed out 1, the least recently used, not 0.
-    assert [model for model, _ in counted] == ["model0", "model1", "model2", "model3", "model4", "model1"]
+    assert [model for model, *_ in counted] == ["model0", "model1", "model2", "model3", "model4", "model1"]
     assert len(detector_module._cache) == 4
 
 

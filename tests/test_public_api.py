@@ -31,7 +31,14 @@ PUBLIC = {
     "retinaface_fast.detections": ["Detections", "Face", "LANDMARK_NAMES"],
     "retinaface_fast.detector": ["DEFAULT_MODEL", "FaceDetector", "detect"],
     "retinaface_fast.draw": ["draw_faces"],
-    "retinaface_fast.engines": ["ENGINES", "Engine", "RawOutputs", "available_engines", "create_engine"],
+    "retinaface_fast.engines": [
+        "DetectingEngine",
+        "ENGINES",
+        "Engine",
+        "RawOutputs",
+        "available_engines",
+        "create_engine",
+    ],
     "retinaface_fast.errors": [
         "DatasetError",
         "EngineError",
@@ -119,6 +126,7 @@ MEMBERS = {
         "nms_threshold",
         "replace",
         "score_threshold",
+        "threads",
         "top_k",
     ],
 }
@@ -131,7 +139,7 @@ SETTINGS = {
     "max_side": None,
     "max_pixels": None,
 }
-NETWORK = {"model": "mobilenet0.25", "weights": None, "engine": "auto", "device": None}
+NETWORK = {"model": "mobilenet0.25", "weights": None, "engine": "auto", "device": None, "threads": None}
 OVERRIDES = dict.fromkeys(SETTINGS)
 
 

@@ -15,9 +15,10 @@ import retinaface_fast
 from retinaface_fast import Detections, FaceDetector
 
 
-@pytest.fixture(scope="module", params=["torch", "onnxruntime"])
+@pytest.fixture(scope="module", params=["native", "torch", "onnxruntime"])
 def detector(request: pytest.FixtureRequest) -> FaceDetector:
-    pytest.importorskip(request.param)
+    if request.param != "native":
+        pytest.importorskip(request.param)
     return FaceDetector(engine=request.param, score_threshold=0.1)
 
 
@@ -76,7 +77,8 @@ import numpy as np
 from retinaface_fast import FaceDetector
 
 picture = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
-detector = FaceDetector(engine=sys.argv[1], score_threshold=0.02)
+options = {"threads": 2} if sys.argv[1] == "native" else {}
+detector = FaceDetector(engine=sys.argv[1], score_threshold=0.02, **options)
 expected = detector.detect(picture)
 
 
@@ -96,7 +98,7 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("engine", ["native", "torch", "onnxruntime"])
 def test_a_detector_works_in_forked_children(engine: str) -> None:
     # Threads of its own for the parent: the child must not wait for those, which it does not have.
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}

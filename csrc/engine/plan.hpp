@@ -111,8 +111,8 @@ class Plan {
 [[nodiscard]] std::size_t separable_columns(std::size_t channels, std::size_t width) noexcept;
 
 inline constexpr std::size_t kRingRows = 4;
-// Blocks that run with the stem: up to the one that gives the first map of stride 8.
-inline constexpr std::size_t kFrontBlocks = 4;
+// Blocks that run with the stem: up to the one that feeds the finest level of the pyramid.
+inline constexpr std::size_t kFrontBlocks = 5;
 
 // Winograd: between the positions of the scratch, against sets of the cache that would collide.
 inline constexpr std::size_t kPositionPadding = 16;

@@ -16,6 +16,8 @@ class NativeEngine:
         anchors: AnchorPyramid,
         variances: tuple[float, float],
         mean_bgr: tuple[float, float, float],
+        backbone_slope: float,
+        neck_slope: float,
         threads: int,
     ) -> None: ...
     @property

@@ -400,6 +400,8 @@ def test_options_reach_the_detector(fake: type[FakeDetector]) -> None:
         "torch",
         "--device",
         "cpu",
+        "--threads",
+        "3",
     ]
     assert main(arguments) == 0
     assert fake.made_with["score_threshold"] == 0.7
@@ -411,6 +413,7 @@ def test_options_reach_the_detector(fake: type[FakeDetector]) -> None:
     assert fake.made_with["model"] == "resnet18"
     assert fake.made_with["engine"] == "torch"
     assert fake.made_with["device"] == "cpu"
+    assert fake.made_with["threads"] == 3
 
 
 @pytest.mark.parametrize(
@@ -423,6 +426,7 @@ def test_options_reach_the_detector(fake: type[FakeDetector]) -> None:
         (["a.jpg", "--score-threshold", "high"], "--score-threshold"),
         (["a.jpg", "--camera", "-1"], "--camera"),
         (["a.jpg", "--max-pixels", "0"], "--max-pixels"),
+        (["a.jpg", "--threads", "0"], "--threads"),
         (["a.jpg", "--crops", "crops", "--crop-size", "100"], "multiple of 112 or of 128"),
         (["a.jpg", "--crops", "crops", "--crop-size", "112000000"], "--crop-size"),
         (["a.jpg", "--crops", "a.jpg"], "a.jpg is a file and not a folder"),

@@ -16,6 +16,7 @@ import retinaface_fast
 from retinaface_fast import ops
 from retinaface_fast.cli import main
 from retinaface_fast.cli.detect import detect
+from retinaface_fast.engines.threads import default_threads
 from retinaface_fast.weights import REGISTRY, bundled_path
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def test_the_defaults_are_those_of_the_detector() -> None:
         "model",
         "engine",
         "device",
+        "threads",
         "score_threshold",
         "nms_threshold",
         "top_k",
@@ -157,6 +159,8 @@ def test_info_for_programs(capsys: pytest.CaptureFixture[str], cache: Path) -> N
     assert facts["simd_level"] == ops.simd_level()
     assert facts["simd_levels"] == list(ops.simd_levels())
     assert {"torch", "onnxruntime"} <= facts["engines"].keys()
+    assert facts["engines"]["native"] == retinaface_fast.__version__
+    assert facts["threads"] == default_threads()
     assert facts["cache_dir"] == str(cache)
     assert facts["offline"] is True
     assert [entry["name"] for entry in facts["weights"]] == list(REGISTRY)
@@ -165,8 +169,50 @@ def test_info_for_programs(capsys: pytest.CaptureFixture[str], cache: Path) -> N
 def test_info_for_people(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
     assert main(["info"]) == 0
     out = capsys.readouterr().out
-    for part in (retinaface_fast.__version__, ops.simd_level(), "torch", f"{cache} (offline)", *REGISTRY):
+    for part in (
+        *(retinaface_fast.__version__, ops.simd_level(), f"{default_threads()} for one picture"),
+        *(f"native {retinaface_fast.__version__}", "torch", f"{cache} (offline)", *REGISTRY),
+    ):
         assert part in out
+
+
+def test_the_number_of_threads_may_come_from_the_environment(
+    capsys: pytest.CaptureFixture[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETINAFACE_FAST_THREADS", "5")
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["threads"] == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--threads", "2000"], "threads must be at most 1024"),
+        (["--threads", "2", "--engine", "torch"], "threads must be None"),
+    ],
+)
+def test_threads_that_cannot_be_are_wrong_usage(
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"")
+    assert main(["detect", "a.jpg", *options]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("command", [["info"], ["info", "--json"], ["detect", "a.jpg"]])
+def test_a_wrong_number_of_threads_is_wrong_usage(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"")
+    monkeypatch.setenv("RETINAFACE_FAST_THREADS", "many")
+    assert main(command) == 2
+    assert "RETINAFACE_FAST_THREADS must be a whole number" in " ".join(capsys.readouterr().err.split())
 
 
 # ------------------------------------------------------------------------------------------ weights

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from retinaface_fast.anchor_config import P2_P6
-from retinaface_fast.engines import Engine, RawOutputs, available_engines, create_engine
-from retinaface_fast.errors import EngineError, MissingDependencyError
+from retinaface_fast.engines import Engine, RawOutputs, create_engine
+from retinaface_fast.errors import EngineError
 from retinaface_fast.network import CONFIGS, ContextConfig, RetinaFaceConfig
 from tests.reference import network_numpy
 from tests.weights.published import random_weights
@@ -23,10 +22,15 @@ if TYPE_CHECKING:
     from retinaface_fast.weights import ModelWeights
 
 UInt8Array = npt.NDArray[np.uint8]
-NAMES = ["torch", "onnxruntime"]
+NAMES = ["native", "torch", "onnxruntime"]
 SMALL = CONFIGS["mobilenet0.25"]
 VARIANTS = [
     SMALL,
+    CONFIGS["mobilenet0.5"],
+    CONFIGS["mobilenet1.0"],
+    dataclasses.replace(
+        SMALL, name="plain ReLU", backbone=dataclasses.replace(SMALL.backbone, negative_slope=0.0)
+    ),
     CONFIGS["resnet18"],
     CONFIGS["resnet50"],
     dataclasses.replace(SMALL, name="unshared", context=ContextConfig(share_first=False)),
@@ -34,7 +38,18 @@ VARIANTS = [
 ]
 
 
+#: What `native` runs of them.
+NATIVE = {"mobilenet0.25", "mobilenet0.5", "mobilenet1.0", "plain ReLU"}
+
+#: Of the range of a head's outputs. Winograd's transforms cost `native` digits.
+TOLERANCE = {"native": 1e-4, "torch": 2e-5, "onnxruntime": 2e-5}
+
+
 def make(name: str, weights: ModelWeights) -> Engine:
+    if name == "native" and weights.config.name not in NATIVE:
+        pytest.skip(f"native does not run {weights.config.name}")
+    if name == "torch":
+        pytest.importorskip("torch")
     if name == "onnxruntime":
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnx")
@@ -84,9 +99,9 @@ def test_agree_with_the_oracle(name: str, config: RetinaFaceConfig, size_hw: tup
     for color, given in (("bgr", images), ("rgb", np.ascontiguousarray(images[..., ::-1]))):
         outputs = engine.run(given, color=color)  # type: ignore[arg-type]
         assert outputs.scores_are == "logits"
-        assert_close([*outputs.class_scores], expected[0], relative=2e-5)
-        assert_close([*outputs.box_deltas], expected[1], relative=2e-5)
-        assert_close([*outputs.landmark_deltas], expected[2], relative=2e-5)
+        assert_close([*outputs.class_scores], expected[0], relative=TOLERANCE[name])
+        assert_close([*outputs.box_deltas], expected[1], relative=TOLERANCE[name])
+        assert_close([*outputs.landmark_deltas], expected[2], relative=TOLERANCE[name])
 
 
 def photographs(wider_dir: Path) -> list[UInt8Array]:
@@ -274,50 +289,6 @@ def test_bad_arguments(engine: Engine, images: Any, color: Any, error: type[Exce
 def test_unknown_devices(name: str, device: str) -> None:
     with pytest.raises(ValueError, match="device: expected 'cpu'"):
         create_engine(name, random_weights(SMALL), device=device)
-
-
-def test_absent_devices_are_errors_and_not_replaced() -> None:
-    import torch
-
-    weights = random_weights(SMALL)
-    if not torch.cuda.is_available():
-        for device in ("cuda", "cuda:0"):
-            with pytest.raises(EngineError, match=rf"device '{device}' was asked for, but this torch"):
-                create_engine("torch", weights, device=device)
-    if not torch.backends.mps.is_available():
-        with pytest.raises(EngineError, match="finds no Metal device"):
-            create_engine("torch", weights, device="mps")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    with pytest.raises(EngineError, match="does not run on 'mps'"):
-        create_engine("onnxruntime", weights, device="mps")
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        with pytest.raises(EngineError, match="has no CUDA support; onnxruntime-gpu has"):
-            create_engine("onnxruntime", weights, device="cuda")
-
-
-def test_names() -> None:
-    weights = random_weights(SMALL)
-    assert list(available_engines()) == NAMES
-    assert create_engine("auto", weights, device="cpu").name == "torch"
-    with pytest.raises(ValueError, match="name: expected one of auto, torch, onnxruntime, got 'tensorrt'"):
-        create_engine("tensorrt", weights)
-
-
-@pytest.mark.parametrize("module", ["onnxruntime", "onnx"])
-def test_a_missing_extra_names_itself(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for loaded in [name for name in sys.modules if name.startswith("retinaface_fast.engines.onnx")]:
-        monkeypatch.delitem(sys.modules, loaded)
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependencyError, match=rf"{module} is needed .*retinaface-fast\[onnxruntime\]"):
-        create_engine("onnxruntime", random_weights(SMALL))
-
-
-def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for loaded in [name for name in sys.modules if name.startswith("retinaface_fast.engines.torch")]:
-        monkeypatch.delitem(sys.modules, loaded)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(EngineError, match="the engine 'torch' needs torch"):
-        create_engine("torch", random_weights(SMALL))
 
 
 def test_deformable_networks_are_not_for_onnxruntime() -> None:

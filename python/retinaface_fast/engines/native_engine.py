@@ -22,9 +22,6 @@ __all__ = ["NativeEngine"]
 #: The levels whose features the core computes: strides 8, 16 and 32.
 _LEVELS = (3, 4, 5)
 
-#: The slope below zero of the rectifiers in a backbone, with which all published MobileNets were trained.
-_BACKBONE_SLOPE = 0.1
-
 
 class NativeEngine:
     """Runs a MobileNetV1 RetinaFace in the C++ core, on the CPU.
@@ -72,6 +69,8 @@ class NativeEngine:
                 native_pyramid(config.anchors),
                 config.variances,
                 config.mean_bgr,
+                config.backbone.negative_slope,
+                config.neck_negative_slope,
                 count,
             )
         except ValueError as error:
@@ -130,11 +129,8 @@ def _obstacle(config: RetinaFaceConfig) -> str | None:
         return "it has deformable convolutions"
     if not config.context.share_first:
         return "the branches of its context modules do not share their first convolution"
-    if config.backbone.negative_slope != _BACKBONE_SLOPE:
-        return (
-            f"its backbone has rectifiers of slope {config.backbone.negative_slope:g} and only "
-            f"{_BACKBONE_SLOPE:g} is built in"
-        )
+    if config.backbone.negative_slope > 1:
+        return f"its rectifiers have a slope of {config.backbone.negative_slope:g}, above 1"
     return None
 
 
