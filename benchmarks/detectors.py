@@ -164,8 +164,8 @@ def assert_same_faces(found: Boxes, expected: Boxes, name: str) -> float:
         partners.append(((away <= pixels) & (score_away <= UNDECIDED)).any(axis=1))
     share = float(np.concatenate(partners).mean()) if partners else 1.0
     assert share >= SAME_FACES, (
-        f"{name} found {len(found.scores)} faces, expected {len(expected.scores)}, and only {share:.1%} of them "
-        f"agree within {pixels} pixels and {UNDECIDED} in score"
+        f"{name} found {len(found.scores)} faces, expected {len(expected.scores)}, and only {share:.1%} "
+        f"of them agree within {pixels} pixels and {UNDECIDED} in score"
     )
     return share
 

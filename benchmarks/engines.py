@@ -151,6 +151,8 @@ def main(arguments: list[str] | None = None) -> int:
     opponents = chosen([name for name, found in versions.items() if found is not None])
     packages = chosen([name for name, found in detectors.versions().items() if found is not None])
     record["peak"] = peak_rate(0.2 if parsed.quick else 1.0)
+    if "failed" in record["peak"]:
+        report.line(f"The peak rate of a core is not known: {record['peak']['failed']}")
     for part, others in (("network", opponents), ("detect", packages)):
         if part not in parsed.parts:
             continue

@@ -50,7 +50,7 @@ class Report:
                 f"THE MACHINE IS NOT QUIET: its load is {load:.2f}. Look at the least times, not at the rest."
             )
         self.line(
-            "All of it in float32. The others get a float32 picture that is ready; ours get uint8 and convert it."
+            "All in float32. The others get a float32 picture that is ready, ours get uint8 and convert it."
         )
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -145,8 +145,8 @@ class Report:
             return
         floor = macs / rate
         self.line(
-            f"Direct convolution cannot take less than {floor * 1e3:.2f} ms here: {macs / 1e9:.3f}e9 multiply-adds "
-            f"at {rate / 1e9:.1f}e9 a second of one core ({self.record['peak']['simd']}). "
+            f"Direct convolution cannot take less than {floor * 1e3:.2f} ms here: {macs / 1e9:.3f}e9 "
+            f"multiply-adds at {rate / 1e9:.1f}e9 a second of one core ({self.record['peak']['simd']}). "
             f"{self.ours}: {ours['median'] / floor:.2f} of that."
         )
         self.line()
