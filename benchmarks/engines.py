@@ -24,7 +24,7 @@ from benchmarks import detectors, graphs, measure, peak, runtimes, turns
 from benchmarks.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 SIZES = ((480, 640), (1080, 1920), (2160, 4096))
 PARTS = ("network", "detect", "memory", "cold")
@@ -125,6 +125,19 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parsed
 
 
+def left_out(
+    record: dict[str, Any], versions: dict[str, str | None], too_many: Sequence[int]
+) -> Iterator[str]:
+    """What is not measured here, and why."""
+    for name, found in versions.items():
+        if found is None:
+            yield f"{name} is not installed and left out"
+    for number in too_many:
+        yield f"{number} threads are left out: this process may use {record['machine']['processors']}"
+    if "failed" in record["peak"]:
+        yield f"The peak rate of a core is not known: {record['peak']['failed']}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     parsed = arguments_of(arguments)
     turn_seconds = 0.06 if parsed.quick else 0.25
@@ -138,21 +151,16 @@ def main(arguments: list[str] | None = None) -> int:
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
     record["versions"] = versions
+    record["peak"] = peak_rate(0.2 if parsed.quick else 1.0)
     report.head(QUIET)
-    for name, found in (versions | detectors.versions()).items():
-        if found is None:
-            report.line(f"{name} is not installed and left out")
-    for number in parsed.too_many:
-        report.line(f"{number} threads are left out: this process may use {record['machine']['processors']}")
+    for line in left_out(record, versions | detectors.versions(), parsed.too_many):
+        report.line(line)
 
     def chosen(names: Sequence[str]) -> list[str]:
         return [name for name in names if parsed.only is None or name in parsed.only]
 
     opponents = chosen([name for name, found in versions.items() if found is not None])
     packages = chosen([name for name, found in detectors.versions().items() if found is not None])
-    record["peak"] = peak_rate(0.2 if parsed.quick else 1.0)
-    if "failed" in record["peak"]:
-        report.line(f"The peak rate of a core is not known: {record['peak']['failed']}")
     for part, others in (("network", opponents), ("detect", packages)):
         if part not in parsed.parts:
             continue

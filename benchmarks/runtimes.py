@@ -87,8 +87,12 @@ class _Opponent:
         self._file = graphs.onnx_file(weights, size_hw)
 
     def show(self, image: UInt8Array) -> None:
-        assert image.shape[:2] == self._size
-        self._blob = graphs.blob_of(self._weights, image)
+        self.take(graphs.blob_of(self._weights, image))
+
+    def take(self, blob: FloatArray) -> None:
+        """Keep a picture that is in the form that `run` wants."""
+        assert blob.shape == (1, 3, *self._size)
+        self._blob = blob
 
 
 class OnnxRuntime(_Opponent):
