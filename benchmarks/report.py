@@ -231,6 +231,12 @@ class Report:
         for met, what in self._promises:
             print(f"{'met   ' if met else 'MISSED'} {what}")
             self._markdown.append(f"- {'met' if met else '**missed**'}: {what}")
+        if self.record["suspicions"]:
+            self.line()
+            self.line(
+                f"{len(self.record['suspicions'])} of the times are suspicious: the machine had something else "
+                "to do, or other threads worked than agreed. Neither what was met nor what was missed counts."
+            )
 
     def markdown(self) -> str:
         """Everything that was printed."""

@@ -190,6 +190,7 @@ def test_report_tells_met_from_missed(capsys: pytest.CaptureFixture[str]) -> Non
     printed = capsys.readouterr().out
     assert "broken has no times: why" in printed
     assert "MISSED Network, 640x480, 1 thread: 1.50 times quick" in printed
+    assert "suspicious" not in printed
     assert "| quick " in report.markdown()
     json.dumps(report.record)
 
