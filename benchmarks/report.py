@@ -234,8 +234,8 @@ class Report:
         if self.record["suspicions"]:
             self.line()
             self.line(
-                f"{len(self.record['suspicions'])} of the times are suspicious: the machine had something else "
-                "to do, or other threads worked than agreed. Neither what was met nor what was missed counts."
+                f"{len(self.record['suspicions'])} of the times are suspicious: the machine had something "
+                "else to do, or other threads worked than agreed. Neither what was met nor what was missed counts."
             )
 
     def markdown(self) -> str:
