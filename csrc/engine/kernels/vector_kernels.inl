@@ -8,6 +8,14 @@
 //   multiply_panel(...)                           see below pointwise_row
 // so that no function here can be merged with the twin of another instruction set at link time.
 
+// The same pointer, of which the compiler no longer knows where it points.
+inline const float* hidden(const float* pointer) {
+#ifdef __GNUC__
+    __asm__ volatile("" : "+r"(pointer));
+#endif
+    return pointer;
+}
+
 // Bounds the scratch of a transform on the stack.
 constexpr std::size_t kTilesAtOnce = 8;
 
@@ -40,10 +48,10 @@ inline void stem_columns(const float* const* rows, const float* weights, Vec8 bi
     for (std::size_t j = 0; j < count; ++j) sum[j] = bias;
     for (std::size_t ky = 0; ky < 3; ++ky) {
         const float* pixel = rows[ky] + 6 * x - 3;
-        // Not unrolled: a column's last pixel is the next column's first, and a compiler that sees both keeps
-        // the value for later in a register that it has not got.
-#pragma GCC unroll 1
         for (std::size_t kx = 0; kx < 3; ++kx) {
+            // A column's last pixel is the next column's first: a compiler that sees it keeps the value for
+            // later in a register that it has not got.
+            pixel = hidden(pixel);
 #pragma GCC unroll 3
             for (std::size_t channel = 0; channel < 3; ++channel) {
                 const Vec8 weight = load(weights + 8 * channel);
@@ -90,23 +98,25 @@ void stem_row(const float* const* rows, const float* weights, const float* bias,
     }
 }
 
-// `count` columns of one block from output column x on. The weights stay in registers; each input is loaded
-// once for all the columns that read it.
+// `count` columns of one block from output column x on: enough sums that the multipliers need not wait for
+// them, and each input is loaded once for all the columns that read it.
 template <std::size_t count, std::size_t stride>
-inline void depthwise_columns(const float* const* rows, const Vec8* weights, Vec8 bias, Vec8 slope,
+inline void depthwise_columns(const float* const* rows, const float* weights, Vec8 bias, Vec8 slope,
                               std::size_t x, float* out) {
     Vec8 sum[count];
     for (std::size_t j = 0; j < count; ++j) sum[j] = bias;
     for (std::size_t ky = 0; ky < 3; ++ky) {
-        const float* const row = rows[ky] + 8 * stride * x - 8;
-#pragma GCC unroll 16
+        const float* const row = hidden(rows[ky] + 8 * stride * x - 8);
+        const Vec8 weight[3] = {load(weights), load(weights + 8), load(weights + 16)};
+        weights += 3 * 8;
+#pragma GCC unroll 32
         for (std::size_t i = 0; i < stride * (count - 1) + 3; ++i) {
             const Vec8 value = load(row + 8 * i);
 #pragma GCC unroll 3
             for (std::size_t kx = 0; kx < 3; ++kx) {
                 if (i < kx || (i - kx) % stride != 0 || (i - kx) / stride >= count) continue;
                 const std::size_t j = (i - kx) / stride;
-                sum[j] = multiply_add(value, weights[3 * ky + kx], sum[j]);
+                sum[j] = multiply_add(value, weight[kx], sum[j]);
             }
         }
     }
@@ -118,15 +128,16 @@ inline void depthwise_row_of(const Row* rows, const float* weights, const float*
                              std::size_t blocks, std::size_t first, std::size_t count, MutableRow out) {
     const Vec8 slopes = broadcast(slope);
     for (std::size_t b = 0; b < blocks; ++b) {
-        Vec8 weight[9];
-#pragma GCC unroll 9
-        for (std::size_t k = 0; k < 9; ++k) weight[k] = load(weights + (9 * b + k) * 8);
+        const float* const weight = weights + 9 * 8 * b;
         const Vec8 biases = load(bias + 8 * b);
         const float* const lines[3] = {rows[0].data + b * rows[0].block_stride,
                                        rows[1].data + b * rows[1].block_stride,
                                        rows[2].data + b * rows[2].block_stride};
         float* const line = out.data + b * out.block_stride;
         std::size_t j = 0;
+        for (; j + 8 <= count; j += 8) {
+            depthwise_columns<8, stride>(lines, weight, biases, slopes, first + j, line + 8 * j);
+        }
         for (; j + 4 <= count; j += 4) {
             depthwise_columns<4, stride>(lines, weight, biases, slopes, first + j, line + 8 * j);
         }
@@ -297,17 +308,18 @@ void winograd_output(const float* in, std::size_t position_stride, std::size_t c
     const Vec8 slopes = broadcast(slope);
     for (std::size_t tile = 0; tile < count; ++tile) {
         float columns[kTile * kPatch * 8];
-#pragma GCC unroll 6
+        const float* from = in + 8 * tile;
         for (std::size_t j = 0; j < kPatch; ++j) {
+            // One column after the other: unrolled, the loop has more addresses than there are registers.
+            from = hidden(from);
             Vec8 m[kPatch];
             Vec8 y[kTile];
 #pragma GCC unroll 6
-            for (std::size_t i = 0; i < kPatch; ++i) {
-                m[i] = load(in + (kPatch * i + j) * position_stride + 8 * tile);
-            }
+            for (std::size_t i = 0; i < kPatch; ++i) m[i] = load(from + kPatch * i * position_stride);
             transform(m, y);
 #pragma GCC unroll 4
             for (std::size_t i = 0; i < kTile; ++i) store(columns + (kPatch * i + j) * 8, y[i]);
+            from += position_stride;
         }
         const std::size_t left = valid_columns - kTile * tile;
         for (std::size_t i = 0; i < valid_rows; ++i) {
