@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -168,3 +169,14 @@ def assert_same_faces(found: Boxes, expected: Boxes, name: str) -> float:
         f"within {pixels} pixels and {UNDECIDED} in score"
     )
     return share
+
+
+def versions() -> dict[str, str | None]:
+    """Version of every package of others, None for what is not installed."""
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found

@@ -3,8 +3,9 @@
 An opponent gets the graph of `graphs` for exactly the size at hand and a float32 picture that is ready; our own
 engines get the uint8 picture, and convert it in the time that is measured. So it is we who carry the handicap.
 
-Each class has three steps, because memory is measured between them: construction loads the network, `prepare`
-allocates what the size needs, and `run` is what is timed. `outputs` gives the answer of the last run.
+Each class has four steps, because memory is measured between them: construction loads the network, `show` brings
+the picture into the form that it takes, `prepare` allocates what can be allocated before the first run, and `run`
+is what is timed. `outputs` gives the answer of the last run.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ Size = tuple[int, int]
 class Runtime(Protocol):
     """One way to run the network on pictures of one size."""
 
-    def prepare(self, image: UInt8Array) -> None:
-        """Take the picture over in the form that `run` wants, and allocate what can be allocated before."""
+    def show(self, image: UInt8Array) -> None:
+        """Keep the picture in the form that `run` wants."""
+
+    def prepare(self) -> None:
+        """Allocate what can be allocated before `run`."""
 
     def run(self) -> object:
         """Run the network; this is what is timed."""
@@ -47,8 +51,11 @@ class OwnEngine:
         self._images: Any = None
         self._raw: Any = None
 
-    def prepare(self, image: UInt8Array) -> None:
+    def show(self, image: UInt8Array) -> None:
         self._images = image[None]
+
+    def prepare(self) -> None:
+        """It plans at the first run."""
 
     def run(self) -> object:
         self._raw = self._engine.run(self._images, color="bgr")
@@ -78,9 +85,9 @@ class _Opponent:
         self._size = size_hw
         self._file = graphs.onnx_file(weights, size_hw)
 
-    def _blob(self, image: UInt8Array) -> FloatArray:
+    def show(self, image: UInt8Array) -> None:
         assert image.shape[:2] == self._size
-        return graphs.blob_of(self._weights, image)
+        self._blob = graphs.blob_of(self._weights, image)
 
 
 class OnnxRuntime(_Opponent):
@@ -102,10 +109,10 @@ class OnnxRuntime(_Opponent):
         )
         self._binding = self._session.io_binding()
 
-    def prepare(self, image: UInt8Array) -> None:
+    def prepare(self) -> None:
         import onnxruntime
 
-        self._input = onnxruntime.OrtValue.ortvalue_from_numpy(self._blob(image))
+        self._input = onnxruntime.OrtValue.ortvalue_from_numpy(self._blob)
         self._binding.bind_ortvalue_input(graphs.INPUT, self._input)
         self._outputs = []
         for output in self._session.get_outputs():
@@ -142,18 +149,15 @@ class OpenVino(_Opponent):
         assert granted == threads, f"OpenVINO takes {granted} threads instead of {threads}"
         assert precision == openvino.Type.f32, f"OpenVINO computes in {precision}"
 
-    def prepare(self, image: UInt8Array) -> None:
+    def prepare(self) -> None:
         import openvino
 
         self._request = self._compiled.create_infer_request()
-        self._input = openvino.Tensor(self._blob(image), shared_memory=True)
+        self._input = openvino.Tensor(self._blob, shared_memory=True)
         self._request.set_input_tensor(self._input)
 
     def run(self) -> object:
-        # The light way to call it: no dictionary of arrays is made of the outputs.
-        self._request.start_async()
-        self._request.wait()
-        return self._request
+        return self._request.infer(share_inputs=True, share_outputs=True)
 
     def outputs(self) -> list[FloatArray]:
         return graphs.as_levels(
@@ -192,12 +196,10 @@ class Ncnn(_Opponent):
         assert self._net.load_param(str(param)) == 0
         assert self._net.load_model(str(weight_file)) == 0
 
-    def prepare(self, image: UInt8Array) -> None:
+    def prepare(self) -> None:
         import ncnn
 
-        # A Mat is a view of the array, and so, whatever its name says, is its clone: the array must live on.
-        self._array = self._blob(image)[0]
-        self._input = ncnn.Mat(self._array)
+        self._input = ncnn.Mat(self._blob[0])  # a view, and even its clone is one: the array must live on
         self._found: list[Any] = []
 
     def run(self) -> object:
@@ -227,12 +229,12 @@ class Mnn(_Opponent):
         self._threads = threads
         self._interpreter = mnn.Interpreter(str(path))
 
-    def prepare(self, image: UInt8Array) -> None:
+    def prepare(self) -> None:
         mnn = self._mnn
         self._session = self._interpreter.createSession(
             {"backend": "CPU", "numThread": self._threads, "precision": "high"}
         )
-        blob = self._blob(image)
+        blob = self._blob
         self._input = self._interpreter.getSessionInput(self._session)
         host = mnn.Tensor(blob.shape, mnn.Halide_Type_Float, blob, mnn.Tensor_DimensionType_Caffe)
         self._input.copyFrom(host)

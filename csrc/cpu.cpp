@@ -103,8 +103,8 @@ const char* simd_name(SimdLevel level) noexcept {
 
 std::vector<SimdLevel> available_simd_levels() {
     std::vector<SimdLevel> levels{SimdLevel::scalar};
-#ifdef RETINAFACE_HAVE_NEON
-    levels.push_back(SimdLevel::neon);  // a part of every 64-bit ARM
+#if defined(__aarch64__) || defined(_M_ARM64)
+    levels.push_back(SimdLevel::neon);
 #endif
 #ifdef RETINAFACE_HAVE_AVX2
     if (cpu_has_avx2()) {

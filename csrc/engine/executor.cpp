@@ -21,11 +21,8 @@ class Runner {
     void run(const Task& task) const noexcept {
         const Step& step = plan_.steps[task.step];
         switch (step.kind) {
-            case StepKind::front:
-                front(step, task.begin, task.end);
-                break;
-            case StepKind::separable:
-                separable(step, task.begin, task.end);
+            case StepKind::chain:
+                chain(step, task.begin, task.end);
                 break;
             case StepKind::lateral:
                 lateral(step, task.begin, task.end);
@@ -87,19 +84,8 @@ class Runner {
         clear_padding(out, 2 * block.pointwise.panels, width);
     }
 
-    void separable(const Step& step, std::size_t begin, std::size_t end) const noexcept {
-        const PackedBlock& block = model_.blocks[step.layer];
-        const FeatureMap& in = plan_.maps[step.in];
-        const FeatureMap& out = plan_.maps[step.out];
-        for (std::size_t y = begin; y < end; ++y) {
-            const auto first = static_cast<std::ptrdiff_t>(y * block.depthwise.stride) - 1;
-            const Row rows[3] = {row_of(in, first, 0), row_of(in, first + 1, 0), row_of(in, first + 2, 0)};
-            separable_row(block, rows, out.width, scratch_, {place(out, y, 0), out.block_stride});
-        }
-    }
-
     void lateral(const Step& step, std::size_t begin, std::size_t end) const noexcept {
-        const PackedPointwise& layer = model_.lateral[step.layer];
+        const PackedPointwise& layer = model_.lateral[step.level];
         const FeatureMap& in = plan_.maps[step.in];
         const FeatureMap& out = plan_.maps[step.out];
         const std::size_t columns = separable_columns(layer.in_channels, out.width);
@@ -111,9 +97,18 @@ class Runner {
             }
             const MutableRow to{place(out, y, 0), out.block_stride};
             for (std::size_t x = 0; x < out.width; x += columns) {
-                kernels_.pointwise_row({place(in, y, 0) + x * kBlock, in.block_stride}, layer.in_channels,
-                                       layer.weights.data(), layer.bias.data(), model_.neck_slope,
-                                       layer.panels, std::min(columns, out.width - x), addend, x,
+                const std::size_t count = std::min(columns, out.width - x);
+                Row from{place(in, y, 0) + x * kBlock, in.block_stride};
+                if (step.in == step.out) {
+                    const std::size_t stride = count * kBlock;
+                    for (std::size_t b = 0; b < in.blocks; ++b) {
+                        std::memcpy(scratch_ + b * stride, from.data + b * from.block_stride,
+                                    stride * sizeof(float));
+                    }
+                    from = {scratch_, stride};
+                }
+                kernels_.pointwise_row(from, layer.in_channels, layer.weights.data(), layer.bias.data(),
+                                       model_.neck_slope, layer.panels, count, addend, x,
                                        {to.data + x * kBlock, to.block_stride});
             }
             clear_padding(to, out.blocks, out.width);
@@ -208,19 +203,19 @@ class Runner {
     }
 
     void class_scores(const Step& step, std::size_t begin, std::size_t end) const noexcept {
-        const PackedClassHead& head = model_.heads[step.layer].classes;
+        const PackedClassHead& head = model_.heads[step.level].classes;
         const FeatureMap& in = plan_.maps[step.in];
         for (std::size_t y = begin; y < end; ++y) {
             kernels_.class_scores_row({place(in, y, 0), in.block_stride}, model_.features,
                                       head.weights.data(), head.bias.data(), head.outputs, in.width,
-                                      call_.scores[step.layer] + y * in.width * head.outputs);
+                                      call_.scores[step.level] + y * in.width * head.outputs);
         }
     }
 
     void deltas(const Step& step, std::size_t begin, std::size_t end) const noexcept {
-        const PackedHeads& heads = model_.heads[step.layer];
+        const PackedHeads& heads = model_.heads[step.level];
         const FeatureMap& in = plan_.maps[step.in];
-        const RawLevel& raw = call_.raw[step.layer];
+        const RawLevel& raw = call_.raw[step.level];
         const std::size_t boxes = 4 * heads.anchors;
         const std::size_t landmarks = 10 * heads.anchors;
         const std::size_t block_stride = in.width * kBlock;
@@ -241,9 +236,7 @@ class Runner {
         }
     }
 
-    // The image and the first layers, row by row: each layer keeps the last rows that the next one still
-    // reads.
-    void front(const Step& step, std::size_t begin, std::size_t end) const noexcept;
+    void chain(const Step& step, std::size_t begin, std::size_t end) const noexcept;
 
     const Call& call_;
     const EngineKernels& kernels_;
@@ -251,92 +244,106 @@ class Runner {
     const Plan& plan_;
     float* const scratch_;
 
-    friend class Front;
+    friend class ChainRunner;
 };
 
-// Layer 0 is the image, 1 the stem, then the blocks of the backbone but the last of the front.
-class Front {
+// Computes the rows of a chain on demand: a layer's row when the next layer reads it. Layer i is the one
+// whose rows chain.sources[i] holds.
+class ChainRunner {
   public:
-    Front(const Runner& runner, std::size_t begin) noexcept : runner_(runner), plan_(runner.plan_) {
-        // The first row of each layer that this task needs, from the last layer back to the image.
+    ChainRunner(const Runner& runner, const Chain& chain, std::size_t begin) noexcept
+        : runner_(runner), chain_(chain) {
+        // The first row of each layer that this task needs, from the last layer back.
         std::size_t row = begin;
-        for (std::size_t layer = plan_.rings.size(); layer-- > 0;) {
+        for (std::size_t layer = chain.sources.size(); layer-- > 0;) {
             row = stride_after(layer) * row;
             row -= row > 0 ? 1 : 0;
-            next_[layer] = row;
+            next_[layer] = chain.sources[layer].in_arena ? chain.sources[layer].height : row;
         }
     }
 
-    // Sees to it that the rows of `layer` up to and with `row`, if there are so many, are in its ring.
+    // The three rows that the chain's output row `row` reads.
+    void rows_for_output(std::size_t row, Row* rows) noexcept {
+        const std::size_t last = chain_.sources.size() - 1;
+        need(last, stride_after(last) * row + 1);
+        rows_for(last, row, rows);
+    }
+
+    [[nodiscard]] float* between() const noexcept { return runner_.scratch_ + chain_.between; }
+
+  private:
+    // Sees to it that the rows of `layer` up to and with `row`, if there are so many, are there.
     void need(std::size_t layer, std::size_t row) noexcept {
-        const std::size_t end = std::min(row + 1, plan_.rings[layer].height);
+        const std::size_t end = std::min(row + 1, chain_.sources[layer].height);
         for (; next_[layer] < end; ++next_[layer]) produce(layer, next_[layer]);
     }
 
-    // The three rows of `layer` that row `row` of the next layer reads.
+    // The three rows of `layer` that row `row` of the layer after it reads.
     void rows_for(std::size_t layer, std::size_t row, Row* rows) const noexcept {
         const std::size_t centre = stride_after(layer) * row;
         for (std::size_t i = 0; i < 3; ++i) {
             const std::size_t y = centre + i;  // one too many, so that it is not negative
-            const bool inside = y >= 1 && y - 1 < plan_.rings[layer].height;
-            rows[i] = inside ? Row{slot(layer, y - 1), plan_.rings[layer].block_stride} : runner_.zero_row();
+            const bool inside = y >= 1 && y - 1 < chain_.sources[layer].height;
+            rows[i] =
+                inside ? Row{place(layer, y - 1), chain_.sources[layer].block_stride} : runner_.zero_row();
         }
     }
 
+    // Block of the backbone that reads the rows of `layer`; the stem reads those of an image.
+    [[nodiscard]] const PackedBlock& block_after(std::size_t layer) const noexcept {
+        return runner_.model_.blocks[chain_.first_block + layer - (chain_.from_image ? 1 : 0)];
+    }
     [[nodiscard]] std::size_t stride_after(std::size_t layer) const noexcept {
-        return layer == 0 ? 2 : runner_.model_.blocks[layer - 1].depthwise.stride;
+        return chain_.from_image && layer == 0 ? 2 : block_after(layer).depthwise.stride;
     }
 
-    [[nodiscard]] float* between() const noexcept { return runner_.scratch_ + plan_.front_scratch; }
-
-  private:
     // Column 0 of the first block of a row. The image has one pixel of three floats before it.
-    [[nodiscard]] float* slot(std::size_t layer, std::size_t row) const noexcept {
-        const Plan::Ring& ring = plan_.rings[layer];
-        return runner_.scratch_ + ring.offset + row % kRingRows * ring.row_stride + (layer == 0 ? 3 : kBlock);
+    [[nodiscard]] float* place(std::size_t layer, std::size_t row) const noexcept {
+        const RowSource& source = chain_.sources[layer];
+        float* const base = source.in_arena ? runner_.call_.arena : runner_.scratch_;
+        const std::size_t padding = chain_.from_image && layer == 0 ? 3 : kBlock;
+        return base + source.offset + row % source.rows * source.row_stride + padding;
     }
 
     void produce(std::size_t layer, std::size_t row) noexcept {
-        const Plan::Ring& ring = plan_.rings[layer];
-        const MutableRow out{slot(layer, row), ring.block_stride};
+        const RowSource& source = chain_.sources[layer];
+        const MutableRow out{place(layer, row), source.block_stride};
         if (layer == 0) {
             const ImageView& image = runner_.call_.image;
             runner_.kernels_.convert_row(image.pixels + static_cast<std::ptrdiff_t>(row) * image.row_stride,
-                                         ring.width, runner_.call_.mean, out.data);
+                                         source.width, runner_.call_.mean, out.data);
             std::fill_n(out.data - 3, 3, 0.0F);
-            std::fill_n(out.data + 3 * ring.width, 3, 0.0F);
+            std::fill_n(out.data + 3 * source.width, 3, 0.0F);
             return;
         }
         need(layer - 1, stride_after(layer - 1) * row + 1);
         Row rows[3];
         rows_for(layer - 1, row, rows);
-        if (layer == 1) {
+        if (chain_.from_image && layer == 1) {
             const PackedStem& stem = runner_.model_.stem;
             const float* const pixels[3] = {rows[0].data, rows[1].data, rows[2].data};
             runner_.kernels_.stem_row(pixels, stem.weights.data(), stem.bias.data(),
-                                      runner_.model_.backbone_slope, stem.blocks, ring.width,
+                                      runner_.model_.backbone_slope, stem.blocks, source.width,
                                       runner_.call_.image.order == ChannelOrder::rgb, out);
-            Runner::clear_padding(out, ring.blocks, ring.width);
+            Runner::clear_padding(out, source.blocks, source.width);
             return;
         }
-        runner_.separable_row(runner_.model_.blocks[layer - 2], rows, ring.width, between(), out);
+        runner_.separable_row(block_after(layer - 1), rows, source.width, between(), out);
     }
 
     const Runner& runner_;
-    const Plan& plan_;
-    std::size_t next_[kFrontBlocks + 1] = {};
+    const Chain& chain_;
+    std::size_t next_[kMostChainSources] = {};
 };
 
-void Runner::front(const Step& step, std::size_t begin, std::size_t end) const noexcept {
-    const PackedBlock& last = model_.blocks[step.layer];
+void Runner::chain(const Step& step, std::size_t begin, std::size_t end) const noexcept {
     const FeatureMap& out = plan_.maps[step.out];
-    const std::size_t layer = plan_.rings.size() - 1;
-    Front layers(*this, begin);
+    ChainRunner rows_of_chain(*this, step.chain, begin);
     for (std::size_t y = begin; y < end; ++y) {
-        layers.need(layer, layers.stride_after(layer) * y + 1);
         Row rows[3];
-        layers.rows_for(layer, y, rows);
-        separable_row(last, rows, out.width, layers.between(), {place(out, y, 0), out.block_stride});
+        rows_of_chain.rows_for_output(y, rows);
+        separable_row(model_.blocks[step.chain.last_block], rows, out.width, rows_of_chain.between(),
+                      {place(out, y, 0), out.block_stride});
     }
 }
 

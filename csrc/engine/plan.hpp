@@ -28,12 +28,36 @@ struct FeatureMap {
 };
 
 enum class StepKind {
-    front,         // pixels to the first feature map that is kept: the stem and a few blocks, row by row
-    separable,     // depthwise and pointwise convolution
+    chain,         // consecutive layers of the backbone, row by row
     lateral,       // pointwise convolution, plus the upsampled coarser level
     winograd,      // 3x3 convolution
     class_scores,  // class heads of a level
     deltas,        // box and landmark heads of a level, at every cell
+};
+
+// Rows that a layer of a chain reads: of a map, or the last rows of the layer before it, in the thread's
+// scratch.
+struct RowSource {
+    bool in_arena;
+    std::size_t offset;  // floats
+    std::size_t rows;    // row y lies in place y % rows
+    std::size_t height;
+    std::size_t width;
+    std::size_t blocks;
+    std::size_t block_stride;
+    std::size_t row_stride;
+};
+
+// Layers of the backbone that run together, so that what stands between them never leaves the cache and is
+// never whole in memory: the stem, if the chain begins at the image, and the blocks from first_block to
+// last_block.
+struct Chain {
+    bool from_image;
+    std::size_t first_block;
+    std::size_t last_block;
+    std::vector<RowSource>
+        sources;          // of the layers, in order; those of a chain from an image begin with the image
+    std::size_t between;  // place in the scratch for what stands between the two convolutions of a block
 };
 
 // Where a block of 8 output channels goes.
@@ -47,16 +71,17 @@ inline constexpr std::size_t kNone = static_cast<std::size_t>(-1);
 
 struct Step {
     StepKind kind;
-    std::size_t layer;     // of the backbone: index of the (last) block; of the neck: level
-    std::size_t in;        // map, kNone: the image
-    std::size_t in_block;  // first block of it
-    std::size_t out;       // map, kNone: raw outputs
-    std::size_t addend;    // map, or kNone
-    const PackedWinograd* winograd;
-    std::vector<OutputBlock> out_blocks;  // of a Winograd step
-    std::size_t units;                    // rows of the output, or groups of tiles
-    std::size_t phase;
-    double cost;  // multiplications, to share out
+    std::size_t in;              // map, kNone: the image
+    std::size_t out;             // map, kNone: out_blocks, or raw outputs
+    std::size_t units;           // rows of the output, or groups of tiles
+    double cost;                 // multiplications, to share out
+    std::size_t level = 0;       // of the neck
+    std::size_t in_block = 0;    // first block of `in` that is read
+    std::size_t addend = kNone;  // map
+    const PackedWinograd* winograd = nullptr;
+    std::vector<OutputBlock> out_blocks = {};  // of a Winograd step
+    Chain chain = {};
+    std::size_t phase = 0;
 };
 
 struct Task {
@@ -85,21 +110,11 @@ class Plan {
     std::size_t scratch_floats;  // of each thread
     std::size_t zeros_floats;    // a row of zeros for every map, with its padding
 
-    // Rings of the rows of the front's layers in the scratch: the image, the stem, the blocks but the last.
-    struct Ring {
-        std::size_t offset;
-        std::size_t height;
-        std::size_t width;
-        std::size_t blocks;
-        std::size_t block_stride;
-        std::size_t row_stride;
-    };
-    std::vector<Ring> rings;
-    std::size_t front_scratch;  // offset of what a separable layer needs beside the rings
-
   private:
     std::size_t add_map(std::size_t height, std::size_t width, std::size_t blocks);
     void add_step(Step step);
+    std::size_t add_chain(const PackedModel& model, std::size_t in, std::size_t first_block,
+                          std::size_t last_block);
     void add_winograd(std::size_t level, const PackedWinograd& layer, std::size_t in, std::size_t in_block,
                       std::vector<OutputBlock> outputs);
     void place_maps();
@@ -110,9 +125,9 @@ class Plan {
 // convolutions stays in the first level of the cache.
 [[nodiscard]] std::size_t separable_columns(std::size_t channels, std::size_t width) noexcept;
 
+// Rows that are kept of a layer within a chain: three that the next layer reads, and one that it will.
 inline constexpr std::size_t kRingRows = 4;
-// Blocks that run with the stem: up to the one that feeds the finest level of the pyramid.
-inline constexpr std::size_t kFrontBlocks = 5;
+inline constexpr std::size_t kMostChainSources = 16;
 
 // Winograd: between the positions of the scratch, against sets of the cache that would collide.
 inline constexpr std::size_t kPositionPadding = 16;

@@ -1,7 +1,6 @@
 #include "engine/processors.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <exception>
 #include <fstream>
 #include <limits>
@@ -69,17 +68,12 @@ std::size_t quota_of_group(const std::string& directory, bool version2) {
 
 #ifdef __linux__
 // 0 when the system does not say.
-std::size_t affinity_processors() {
-    // The kernel refuses a set that is smaller than its own.
-    for (std::size_t sets = 1; sets <= 64; sets *= 2) {
-        std::vector<cpu_set_t> mask(sets);
-        const std::size_t bytes = sets * sizeof(cpu_set_t);
-        if (sched_getaffinity(0, bytes, mask.data()) == 0) {
-            return static_cast<std::size_t>(CPU_COUNT_S(bytes, mask.data()));
-        }
-        if (errno != EINVAL) break;
-    }
-    return 0;
+std::size_t affinity_processors() noexcept {
+    // Of as many processors as a kernel can be built for, 8192: it refuses a set that is smaller than its
+    // own.
+    cpu_set_t mask[8192 / CPU_SETSIZE];
+    if (sched_getaffinity(0, sizeof mask, mask) != 0) return 0;
+    return static_cast<std::size_t>(CPU_COUNT_S(sizeof mask, mask));
 }
 #endif
 
@@ -120,11 +114,11 @@ std::size_t cgroup_processors(const std::string& root) {
 std::size_t available_processors() noexcept {
     std::size_t processors = std::thread::hardware_concurrency();
 #ifdef __linux__
+    if (const std::size_t allowed = affinity_processors(); allowed != 0) processors = allowed;
     try {
-        if (const std::size_t allowed = affinity_processors(); allowed != 0) processors = allowed;
         processors = std::min(processors, cgroup_processors(""));
     } catch (const std::exception&) {
-        // No memory for a few lines of text: what is known so far will do.
+        return std::max<std::size_t>(processors, 1);  // no memory for a few lines of text: as without a quota
     }
 #endif
     return std::max<std::size_t>(processors, 1);

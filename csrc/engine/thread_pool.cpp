@@ -140,7 +140,7 @@ struct ThreadPool::State {
                 workers[started].thread = std::thread(&State::work, this, started + 1);
             }
         } catch (const std::exception&) {
-            // No thread or no memory for it: the call has fewer threads.
+            return started;  // no thread or no memory for it: the call has fewer threads
         }
         return std::min(wanted, started);
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -12,7 +13,6 @@
 #include "check.hpp"
 
 #ifndef _WIN32
-#include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -42,7 +42,7 @@ using Clock = std::chrono::steady_clock;
 void work_for(int rounds) noexcept {
     unsigned state = 1;
     for (int i = 0; i < rounds; ++i) state = state * 1664525U + 1013904223U;
-    volatile unsigned sink = state;
+    const volatile unsigned sink = state;
     static_cast<void>(sink);
 }
 
@@ -206,6 +206,17 @@ void one_call_has_the_workers() {
         ThreadPool single(1);
         const ThreadPool::Team one(single), two(single);
         CHECK(ThreadPool::Team(first).threads() == (threads > 2 ? threads - 2 : 1));
+    }
+    {
+        // The workers stay with one call even while there are processors for another one's.
+        const std::size_t most = threads + 2;
+        ThreadPool pool(most), single(1);
+        std::optional<ThreadPool::Team> alone(std::in_place, single), alone_too(std::in_place, single);
+        const ThreadPool::Team owner(pool);
+        CHECK(owner.threads() == most - 2);
+        alone.reset();
+        alone_too.reset();
+        CHECK(ThreadPool::Team(pool).threads() == 1);
     }
     CHECK(ThreadPool::Team(first).threads() == threads);
 }

