@@ -235,7 +235,7 @@ class Report:
             self.line()
             self.line(
                 f"{len(self.record['suspicions'])} of the times are suspicious: the machine had something "
-                "else to do, or other threads worked than agreed. Neither what was met nor what was missed counts."
+                "else to do, or other threads worked than agreed. Neither met nor missed counts."
             )
 
     def markdown(self) -> str:
