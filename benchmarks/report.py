@@ -46,9 +46,7 @@ class Report:
         self.line(", ".join(f"{name} {found}" for name, found in self.record["versions"].items() if found))
         load = machine["load_before"]
         if load is not None and load > quiet:
-            self.line(
-                f"THE MACHINE IS NOT QUIET: its load is {load:.2f}. Look at the least times, not at the rest."
-            )
+            self.line(f"THE MACHINE IS NOT QUIET: its load is {load:.2f}. Of one thread the CPU time may do.")
         self.line(
             "All in float32. The others get a float32 picture that is ready, ours get uint8 and convert it."
         )
