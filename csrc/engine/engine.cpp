@@ -38,8 +38,9 @@ class HeadDeltas final : public DeltaSource {
   public:
     HeadDeltas(const Call& call, CallWorkspace& workspace) : call_(call) {
         std::size_t panels = 0;
-        for (const engine::PackedHeads& heads : call.model->heads)
-            panels = std::max(panels, heads.deltas.panels);
+        for (const engine::PackedHeads& level : call.model->heads) {
+            panels = std::max(panels, level.deltas.panels);
+        }
         const std::size_t gathered = call.model->features * kCellsAtOnce;
         gathered_ = workspace.heads(gathered + panels * engine::kPanel * kCellsAtOnce);
         out_ = gathered_ + gathered;
@@ -101,11 +102,7 @@ struct Engine::Implementation {
     // Runs the network of one image; `after` sees the call while its memory is still there.
     template <typename After>
     void run(const ImageView& image, const RawLevel* raw, const After& after) const {
-        const auto give_back = [this](CallWorkspace* used) {
-            workspaces.release(std::unique_ptr<CallWorkspace>(used));
-        };
-        const std::unique_ptr<CallWorkspace, decltype(give_back)> workspace(workspaces.acquire().release(),
-                                                                            give_back);
+        const engine::CallWorkspaces::Lease workspace(workspaces);
         Call call{};
         {
             engine::ThreadPool::Team team(pool);
@@ -143,8 +140,6 @@ Engine::~Engine() = default;
 
 std::size_t Engine::threads() const noexcept { return implementation_->pool.max_threads(); }
 
-std::size_t available_processors() noexcept { return engine::available_processors(); }
-
 const AnchorPyramid& Engine::anchors() const noexcept { return implementation_->options.anchors; }
 
 void Engine::run(const ImageView& image, const RawLevel* levels) const {
@@ -165,5 +160,7 @@ double Engine::detect(const ImageView& image, const PostprocessOptions& options,
     });
     return network_seconds;
 }
+
+std::size_t available_processors() noexcept { return engine::available_processors(); }
 
 }  // namespace retinaface

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "engine/aligned.hpp"
@@ -45,11 +46,28 @@ class CallWorkspace {
 // bound.
 class CallWorkspaces {
   public:
+    // A workspace for as long as this lives.
+    class Lease {
+      public:
+        explicit Lease(CallWorkspaces& workspaces)
+            : workspaces_(workspaces), workspace_(workspaces.acquire()) {}
+        ~Lease() { workspaces_.release(std::move(workspace_)); }
+        Lease(const Lease&) = delete;
+        Lease& operator=(const Lease&) = delete;
+        [[nodiscard]] CallWorkspace& operator*() const noexcept { return *workspace_; }
+        [[nodiscard]] CallWorkspace* operator->() const noexcept { return workspace_.get(); }
+
+      private:
+        CallWorkspaces& workspaces_;
+        std::unique_ptr<CallWorkspace> workspace_;
+    };
+
     CallWorkspaces() { free_.reserve(kMost); }
+
+  private:
     [[nodiscard]] std::unique_ptr<CallWorkspace> acquire();
     void release(std::unique_ptr<CallWorkspace> workspace) noexcept;
 
-  private:
     static constexpr std::size_t kMost = 64;
     std::mutex mutex_;
     std::vector<std::unique_ptr<CallWorkspace>> free_;

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,3 +83,40 @@ def test_an_unsafe_torch_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
     with pytest.raises(WeightsError, match="CVE-2025-32434"):
         load_weights(path)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+@pytest.mark.parametrize("layout", ["coo", "csr"])
+def test_sparse_tensors_are_refused(layout: str, tmp_path: Path) -> None:
+    # torch does not look whether the indices of a file lie within the tensor, and writes where they say.
+    if layout == "coo":
+        indices = torch.tensor([[1 << 30, 1, 2]])
+        sparse = torch.sparse_coo_tensor(indices, torch.ones(3), (3,), check_invariants=False)
+    else:
+        columns = torch.tensor([0, 1 << 30])
+        sparse = torch.sparse_csr_tensor(
+            torch.tensor([0, 2]), columns, torch.ones(2), (1, 3), check_invariants=False
+        )
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"fpn.merge1.0.weight": sparse}, path)
+    with pytest.raises(WeightsError, match=r"fpn\.merge1\.0\.weight is .*sparse"):
+        load_weights(path)
+
+
+def test_tensors_that_are_larger_than_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"fpn.merge1.0.weight": torch.zeros(1).expand(1 << 38)}, path)
+    with pytest.raises(WeightsError, match=r"more numbers than the file holds"):
+        load_weights(path)
+
+
+def test_a_deflated_archive(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.pth"
+    packed = tmp_path / "packed.pth"
+    torch.save({"fpn.merge1.0.weight": torch.zeros(1 << 20)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for info in source.infolist():
+            target.writestr(info.filename, source.read(info))
+    assert packed.stat().st_size < 20_000
+    with pytest.raises(WeightsError, match=r"packed\.pth.*archive is compressed"):
+        load_weights(packed)

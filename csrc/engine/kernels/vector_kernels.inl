@@ -11,7 +11,7 @@
 // The same pointer, of which the compiler no longer knows where it points.
 inline const float* hidden(const float* pointer) {
 #ifdef __GNUC__
-    __asm__("" : "+r"(pointer));
+    __asm__ volatile("" : "+r"(pointer));
 #endif
     return pointer;
 }

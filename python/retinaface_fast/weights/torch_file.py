@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ _SAFE_TORCH = (2, 6)
 
 #: Under these keys a training checkpoint holds the state dict.
 _WRAPPERS = ("state_dict", "model")
+
+#: Tensors of a file may share numbers, tied weights for example; not many do.
+_MOST_TIMES_THE_FILE = 4
 
 
 def read_torch(data: bytes, *, source: str) -> dict[str, AnyArray]:
@@ -46,6 +50,7 @@ def read_torch(data: bytes, *, source: str) -> dict[str, AnyArray]:
             "install torch 2.6 or later, or use weights in safetensors or ONNX format"
         )
     try:
+        _expect_uncompressed(data)
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling damaged bytes raises nearly anything
         summary = str(error).strip().partition("\n")[0]
@@ -57,12 +62,29 @@ def read_torch(data: bytes, *, source: str) -> dict[str, AnyArray]:
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{source} holds a {type(loaded).__name__} instead of a state dict")
     arrays: dict[str, AnyArray] = {}
+    room = _MOST_TIMES_THE_FILE * len(data)
     for name, tensor in loaded.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise WeightsError(f"{source}: {name!r} is a {type(tensor).__name__} instead of a tensor")
+        if tensor.layout is not torch.strided:
+            # Indices that lie outside the tensor are not noticed, and memory is written where they say.
+            raise WeightsError(f"{source}: {name} is {tensor.layout}, expected a dense tensor")
+        # A single number can stand for any amount of them: a stride may be 0.
+        room -= tensor.numel() * tensor.element_size()
+        if room < 0:
+            raise WeightsError(f"{source}: {name} has more numbers than the file holds")
         try:
-            dense = tensor.detach().to_dense() if tensor.is_sparse else tensor.detach()
+            dense = tensor.detach()
             arrays[name] = (dense.float() if dense.is_floating_point() else dense).contiguous().numpy()
         except (RuntimeError, TypeError, NotImplementedError) as error:
             raise WeightsError(f"{source}: {name} cannot be read: {error}") from error
     return arrays
+
+
+def _expect_uncompressed(data: bytes) -> None:
+    """Raise ValueError if the file is an archive that could unpack to a thousand times its size."""
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return  # the format of before torch 1.6
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if any(item.compress_type != zipfile.ZIP_STORED for item in archive.infolist()):
+            raise ValueError("its archive is compressed, which torch never does")
