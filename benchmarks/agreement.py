@@ -100,7 +100,7 @@ class Comparison:
                 if tie is None:
                     self.disagreements.append({**entry, "why": "it is missing, and no decision was close"})
                 else:
-                    self.ties.append({**entry, "kind": tie.kind, "size": tie.size, "steps": tie.steps})
+                    self.ties.append({**entry, "kind": tie.kind, "size": float(tie.size), "steps": tie.steps})
 
     def record(self) -> dict[str, Any]:
         """All of it, for JSON."""

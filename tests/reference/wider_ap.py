@@ -17,6 +17,9 @@ What the authors' MATLAB program does (`wider_eval.m` and what it calls), step b
 
 A picture that has annotations but none that count in the set still adds its predictions: those that find
 nothing are false alarms. One without any annotation adds nothing.
+
+Checked against the evaluator of the popular PyTorch port: on what MobileNet-0.25 finds in 1,092 pictures of
+the validation set, suppressed with widths of x2 - x1 + 1 as there, both give 90.668 / 88.917 / 74.822 %.
 """
 
 from __future__ import annotations
