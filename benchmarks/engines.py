@@ -2,8 +2,9 @@
 
     python -m benchmarks.engines [--quick] [--json FILE] [--markdown FILE]
 
-Measured are the network alone, the whole way from an array to faces, the peak memory and the cold start. Answers
-are compared first; everyone who can run here takes turns in every round; ratios are taken round by round.
+Measured are the network alone, the whole way from an array to faces, the peak memory and the cold start.
+Answers are compared first; everyone who can run here takes turns in every round; ratios are taken round by
+round.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from benchmarks import detectors, graphs, measure, peak, runtimes, turns
 from benchmarks.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 SIZES = ((480, 640), (1080, 1920), (2160, 4096))
 PARTS = ("network", "detect", "memory", "cold")
@@ -90,7 +91,9 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write everything that was measured to this file")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
-    parser.add_argument("--quick", action="store_true", help="640x480 on one thread and few rounds: does it work")
+    parser.add_argument(
+        "--quick", action="store_true", help="640x480 on one thread and few rounds: does it work"
+    )
     parser.add_argument("--rounds", type=int, help="turns of everyone (default: 15, quick 3)")
     parser.add_argument("--sizes", nargs="+", metavar="WxH", help="default: 640x480 1920x1080 4096x2160")
     parser.add_argument("--threads", nargs="+", metavar="N", help="numbers, or all (default: 1 2 all)")
@@ -100,7 +103,8 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     try:
         parsed.sizes = [
             tuple(int(side) for side in reversed(text.split("x")))
-            for text in parsed.sizes or (["640x480"] if parsed.quick else ["640x480", "1920x1080", "4096x2160"])
+            for text in parsed.sizes
+            or (["640x480"] if parsed.quick else ["640x480", "1920x1080", "4096x2160"])
         ]
         if any(len(size) != 2 or min(size) < 1 for size in parsed.sizes):
             raise ValueError
@@ -121,6 +125,19 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parsed
 
 
+def left_out(
+    record: dict[str, Any], versions: dict[str, str | None], too_many: Sequence[int]
+) -> Iterator[str]:
+    """What is not measured here, and why."""
+    for name, found in versions.items():
+        if found is None:
+            yield f"{name} is not installed and left out"
+    for number in too_many:
+        yield f"{number} threads are left out: this process may use {record['machine']['processors']}"
+    if "failed" in record["peak"]:
+        yield f"The peak rate of a core is not known: {record['peak']['failed']}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     parsed = arguments_of(arguments)
     turn_seconds = 0.06 if parsed.quick else 0.25
@@ -134,19 +151,16 @@ def main(arguments: list[str] | None = None) -> int:
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
     record["versions"] = versions
+    record["peak"] = peak_rate(0.2 if parsed.quick else 1.0)
     report.head(QUIET)
-    for name, found in (versions | detectors.versions()).items():
-        if found is None:
-            report.line(f"{name} is not installed and left out")
-    for number in parsed.too_many:
-        report.line(f"{number} threads are left out: this process may use {record['machine']['processors']}")
+    for line in left_out(record, versions | detectors.versions(), parsed.too_many):
+        report.line(line)
 
     def chosen(names: Sequence[str]) -> list[str]:
         return [name for name in names if parsed.only is None or name in parsed.only]
 
     opponents = chosen([name for name, found in versions.items() if found is not None])
     packages = chosen([name for name, found in detectors.versions().items() if found is not None])
-    record["peak"] = peak_rate(0.2 if parsed.quick else 1.0)
     for part, others in (("network", opponents), ("detect", packages)):
         if part not in parsed.parts:
             continue

@@ -1,8 +1,8 @@
 """The network as the opponents run it: an ONNX graph with nothing in it that they could do without.
 
-It is the graph that `retinaface_fast.engines.onnx_graph` exports, made easier: a float32 picture with the means
-already subtracted comes in, every size is fixed, and the heads' maps go out as the convolutions leave them. It has
-56 convolutions; the published file has 59, because three of them are there twice.
+It is the graph that `retinaface_fast.engines.onnx_graph` exports, made easier: a float32 picture with the
+means already subtracted comes in, every size is fixed, and the heads' maps go out as the convolutions leave
+them. It has 56 convolutions; the published file has 59, because three of them are there twice.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def as_levels(maps: list[FloatArray]) -> list[FloatArray]:
     """The graph's maps in the order of the anchors, (1, A_l, numbers), as the engines give them."""
     numbers = [count for _, count in HEADS for _ in STRIDES]
     return [
-        np.ascontiguousarray(np.reshape(array, (1, *array.shape[-3:])).transpose(0, 2, 3, 1)).reshape(1, -1, n)
+        np.ascontiguousarray(np.reshape(array, (1, *array.shape[-3:])).transpose(0, 2, 3, 1)).reshape(
+            1, -1, n
+        )
         for array, n in zip(maps, numbers, strict=True)
     ]
 

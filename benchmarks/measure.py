@@ -1,7 +1,7 @@
 """Measuring that is hard to argue with: the same answer first, then one thread, interleaved, medians.
 
-The clock is the CPU time of the thread where the system has a fine one, so that what else the machine does is
-not counted; everything that is measured here runs in the calling thread.
+The clock is the CPU time of the thread where the system has a fine one, so that what else the machine does
+is not counted; everything that is measured here runs in the calling thread.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The ways of today, written for these comparisons: same answer, same options, as fast as they can be made.
 
-`pure_python` is the way of the popular PyTorch port: anchors in Python loops, everything decoded, NumPy NMS.
-`best_numpy` is what someone who has read the profiler writes: anchors cached for the image size (they cost
-this opponent nothing here), the threshold before any exp, only survivors decoded, and the fastest suppression
-that is installed. Where a step can be done in several fast ways, all are offered and the fastest is taken.
+`pure_python` is the way of the popular PyTorch port: anchors in Python loops, everything decoded, NumPy
+NMS. `best_numpy` is what someone who has read the profiler writes: anchors cached for the image size (they
+cost this opponent nothing here), the threshold before any exp, only survivors decoded, and the fastest
+suppression that is installed. Where a step can be done in several fast ways, all are offered and the
+fastest is taken.
 """
 
 from __future__ import annotations

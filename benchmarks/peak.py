@@ -1,6 +1,7 @@
 """The machine's peak: float32 multiply-adds of one core in a second, by the program in `csrc/bench`.
 
-Built when it is first needed, with CMake and GCC or Clang; `benchmarks/requirements.txt` has CMake and Ninja.
+Built when it is first needed, with CMake and GCC or Clang; `benchmarks/requirements.txt` has CMake and
+Ninja.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def build() -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise UnknownPeakError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-1500:]}")
-    found = [path for path in (folder / "bench").rglob("peak_fma*") if os.access(path, os.X_OK) and path.is_file()]
+    found = [
+        path for path in (folder / "bench").rglob("peak_fma*") if os.access(path, os.X_OK) and path.is_file()
+    ]
     if not found:
         raise UnknownPeakError("the compiler cannot build peak_fma: it needs GCC or Clang")
     return found[0]

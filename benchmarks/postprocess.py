@@ -3,7 +3,8 @@
     python -m benchmarks.postprocess [--json FILE] [--rounds N]
 
 Every contestant answers the same question on the same real outputs, the answers are compared, then all take
-turns in every round on one thread. Printed are medians, and how many times `ops.postprocess` fits into each.
+turns in every round on one thread. Printed are medians, and how many times `ops.postprocess` fits into
+each.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Everyone who can run the network, set up for the shortest time of a single picture, all in float32.
 
-An opponent gets the graph of `graphs` for exactly the size at hand and a float32 picture that is ready; our own
-engines get the uint8 picture, and convert it in the time that is measured. So it is we who carry the handicap.
+An opponent gets the graph of `graphs` for exactly the size at hand and a float32 picture that is ready; our
+own engines get the uint8 picture, and convert it in the time that is measured. So it is we who carry the
+handicap.
 
-Each class has four steps, because memory is measured between them: construction loads the network, `show` brings
-the picture into the form that it takes, `prepare` allocates what can be allocated before the first run, and `run`
-is what is timed. `outputs` gives the answer of the last run.
+Each class has four steps, because memory is measured between them: construction loads the network, `show`
+brings the picture into the form that it takes, `prepare` allocates what can be allocated before the first
+run, and `run` is what is timed. `outputs` gives the answer of the last run.
 """
 
 from __future__ import annotations
@@ -86,8 +87,12 @@ class _Opponent:
         self._file = graphs.onnx_file(weights, size_hw)
 
     def show(self, image: UInt8Array) -> None:
-        assert image.shape[:2] == self._size
-        self._blob = graphs.blob_of(self._weights, image)
+        self.take(graphs.blob_of(self._weights, image))
+
+    def take(self, blob: FloatArray) -> None:
+        """Keep a picture that is in the form that `run` wants."""
+        assert blob.shape == (1, 3, *self._size)
+        self._blob = blob
 
 
 class OnnxRuntime(_Opponent):
@@ -214,45 +219,45 @@ class Ncnn(_Opponent):
 
 
 class Mnn(_Opponent):
-    """MNN's session with precision high, which is float32; its outputs may stay in its own layout."""
+    """MNN's module with precision high, which is float32, for one shape.
+
+    Its older session is as fast, but writes over its input, which would have to be set before every run.
+    """
 
     def __init__(self, weights: ModelWeights, size_hw: Size, threads: int) -> None:
         super().__init__(weights, size_hw)
-        mnn = importlib.import_module("MNN")
+        nn = importlib.import_module("MNN.nn")
+        self._expr = importlib.import_module("MNN.expr")
         # Not the program `mnnconvert`: it installs a log client with pip and reports every conversion.
         call = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
         options = "-f ONNX --modelFile model.onnx --MNNModel model.mnn --bizCode retinaface"
         (path,) = graphs.convert(
-            self._file, f"MNN-{version('MNN')}", [sys.executable, "-c", call, *options.split()], ("model.mnn",)
+            self._file,
+            f"MNN-{version('MNN')}",
+            [sys.executable, "-c", call, *options.split()],
+            ("model.mnn",),
         )
-        self._mnn = mnn
-        self._threads = threads
-        self._interpreter = mnn.Interpreter(str(path))
+        self._manager = nn.create_runtime_manager(
+            ({"backend": "CPU", "numThread": threads, "precision": "high"},)
+        )
+        self._module = nn.load_module_from_file(
+            str(path),
+            [graphs.INPUT],
+            list(graphs.OUTPUTS),
+            runtime_manager=self._manager,
+            shape_mutable=False,
+        )
 
     def prepare(self) -> None:
-        mnn = self._mnn
-        self._session = self._interpreter.createSession(
-            {"backend": "CPU", "numThread": self._threads, "precision": "high"}
-        )
-        blob = self._blob
-        self._input = self._interpreter.getSessionInput(self._session)
-        host = mnn.Tensor(blob.shape, mnn.Halide_Type_Float, blob, mnn.Tensor_DimensionType_Caffe)
-        self._input.copyFrom(host)
+        self._input = self._expr.const(self._blob, list(self._blob.shape), self._expr.NCHW)
 
     def run(self) -> object:
-        return self._interpreter.runSession(self._session)
+        self._found = self._module.forward([self._input])
+        return self._found
 
     def outputs(self) -> list[FloatArray]:
-        maps = []
-        for name in graphs.OUTPUTS:
-            tensor = self._interpreter.getSessionOutput(self._session, name)
-            room = np.empty(tensor.getShape(), dtype=np.float32)
-            host = self._mnn.Tensor(
-                room.shape, self._mnn.Halide_Type_Float, room, self._mnn.Tensor_DimensionType_Caffe
-            )
-            tensor.copyToHostTensor(host)
-            maps.append(np.array(host.getNumpyData(), dtype=np.float32).reshape(room.shape))
-        return graphs.as_levels(maps)
+        maps = [self._expr.convert(found, self._expr.NCHW) for found in self._found]
+        return graphs.as_levels([np.array(found.read()).reshape(found.shape) for found in maps])
 
 
 #: Class, the distributions that may hold it and the module that it needs, by the name in the tables.
@@ -268,11 +273,12 @@ def versions() -> dict[str, str | None]:
     """Version of every opponent and of what our engines run on, None for what is not installed."""
     found: dict[str, str | None] = {}
     for name, (_, distributions, _) in OPPONENTS.items():
-        found[name] = next(filter(None, map(_version, distributions)), None)
+        found[name] = next(filter(None, map(installed_version, distributions)), None)
     return found
 
 
-def _version(distribution: str) -> str | None:
+def installed_version(distribution: str) -> str | None:
+    """Version of a distribution, or None."""
     try:
         return version(distribution)
     except PackageNotFoundError:

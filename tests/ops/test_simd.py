@@ -50,12 +50,22 @@ def test_scalar_is_always_there_and_first() -> None:
     assert ops.simd_level() in levels
 
 
-def test_a_cpu_with_avx2_uses_it() -> None:
+#: What Linux calls the instructions that a level needs; NEON is "asimd" where every CPU has it.
+NEEDS = {
+    "neon": {"asimd"},
+    "avx2": {"avx2", "fma"},
+    "avx512": {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"},
+}
+
+
+@pytest.mark.parametrize("level", NEEDS)
+def test_a_cpu_that_can_run_a_level_has_it(level: str) -> None:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         pytest.skip("needs /proc/cpuinfo to know the CPU from another source than the core")
-    flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "").split()
-    assert ("avx2" in ops.simd_levels()) == ({"avx2", "fma"} <= set(flags))
+    lines = cpuinfo.read_text().splitlines()
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "").split()
+    assert (level in ops.simd_levels()) == (NEEDS[level] <= set(flags))
 
 
 @pytest.mark.parametrize("level", ops.simd_levels())
@@ -68,7 +78,7 @@ def test_without_the_variable_the_best_level_is_used() -> None:
         assert level_of_a_new_process(unset).stdout.strip() == ops.simd_levels()[-1]
 
 
-@pytest.mark.parametrize("level", ["avx3", "AVX2", "sse", "scalar,avx2", " scalar"])
+@pytest.mark.parametrize("level", ["avx3", "AVX2", "avx512f", "NEON", "sse", "scalar,avx2", " scalar"])
 def test_a_level_that_does_not_exist_is_an_error_of_the_import(level: str) -> None:
     finished = level_of_a_new_process(level)
     assert finished.returncode != 0

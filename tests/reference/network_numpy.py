@@ -60,12 +60,13 @@ class Network:
         return y if slope is None else leaky(y, slope)
 
     def mobilenet(self, x: Array) -> dict[int, Array]:
-        x = self.layer(x, "backbone.stem", 2, 0.1)
+        slope = self.config.backbone.negative_slope
+        x = self.layer(x, "backbone.stem", 2, slope)
         features = {}
         stride_of_block = [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
         for index, stride in enumerate(stride_of_block):
-            x = self.layer(x, f"backbone.blocks.{index}.depthwise", stride, 0.1)
-            x = self.layer(x, f"backbone.blocks.{index}.pointwise", 1, 0.1)
+            x = self.layer(x, f"backbone.blocks.{index}.depthwise", stride, slope)
+            x = self.layer(x, f"backbone.blocks.{index}.pointwise", 1, slope)
             features[{2: 2, 4: 3, 10: 4, 12: 5}.get(index, 0)] = x
         return features
 

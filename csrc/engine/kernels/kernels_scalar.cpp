@@ -11,6 +11,21 @@ float rectified(float x, float slope) noexcept {
     return x > low ? x : low;
 }
 
+// Columns whose sums grow side by side: one alone would wait for its own last addition.
+constexpr std::size_t kColumns = 8;
+
+void begin_sums(const float* bias, std::size_t columns, float (*sum)[kBlock]) noexcept {
+    for (std::size_t x = 0; x < columns; ++x) {
+        for (std::size_t j = 0; j < kBlock; ++j) sum[x][j] = bias[j];
+    }
+}
+
+void end_sums(const float (*sum)[kBlock], float slope, std::size_t columns, float* out) noexcept {
+    for (std::size_t x = 0; x < columns; ++x) {
+        for (std::size_t j = 0; j < kBlock; ++j) out[kBlock * x + j] = rectified(sum[x][j], slope);
+    }
+}
+
 void convert_row(const std::uint8_t* pixels, std::size_t width, const float* mean, float* out) noexcept {
     for (std::size_t x = 0; x < width; ++x) {
         for (std::size_t c = 0; c < 3; ++c) {
@@ -22,21 +37,23 @@ void convert_row(const std::uint8_t* pixels, std::size_t width, const float* mea
 void stem_row(const float* const* rows, const float* weights, const float* bias, float slope,
               std::size_t blocks, std::size_t width, bool rgb, MutableRow out) noexcept {
     for (std::size_t b = 0; b < blocks; ++b) {
-        for (std::size_t x = 0; x < width; ++x) {
-            float sum[kBlock];
-            for (std::size_t j = 0; j < kBlock; ++j) sum[j] = bias[kBlock * b + j];
+        for (std::size_t begin = 0; begin < width; begin += kColumns) {
+            const std::size_t columns = width - begin < kColumns ? width - begin : kColumns;
+            float sum[kColumns][kBlock];
+            begin_sums(bias + kBlock * b, columns, sum);
             const float* weight = weights + 27 * kBlock * b;
             for (std::size_t ky = 0; ky < 3; ++ky) {
-                const float* const patch = rows[ky] + 6 * x - 3;
+                const float* const patch = rows[ky] + 6 * begin - 3;
                 for (std::size_t kx = 0; kx < 3; ++kx) {
                     for (std::size_t c = 0; c < 3; ++c, weight += kBlock) {
-                        const float value = patch[3 * kx + (rgb ? 2 - c : c)];
-                        for (std::size_t j = 0; j < kBlock; ++j) sum[j] += value * weight[j];
+                        for (std::size_t x = 0; x < columns; ++x) {
+                            const float value = patch[6 * x + 3 * kx + (rgb ? 2 - c : c)];
+                            for (std::size_t j = 0; j < kBlock; ++j) sum[x][j] += value * weight[j];
+                        }
                     }
                 }
             }
-            float* const result = out.data + b * out.block_stride + kBlock * x;
-            for (std::size_t j = 0; j < kBlock; ++j) result[j] = rectified(sum[j], slope);
+            end_sums(sum, slope, columns, out.data + b * out.block_stride + kBlock * begin);
         }
     }
 }
@@ -44,59 +61,62 @@ void stem_row(const float* const* rows, const float* weights, const float* bias,
 void depthwise_row(const Row* rows, const float* weights, const float* bias, float slope, std::size_t blocks,
                    std::size_t stride, std::size_t first, std::size_t count, MutableRow out) noexcept {
     for (std::size_t b = 0; b < blocks; ++b) {
-        for (std::size_t x = 0; x < count; ++x) {
-            float sum[kBlock];
-            for (std::size_t j = 0; j < kBlock; ++j) sum[j] = bias[kBlock * b + j];
+        for (std::size_t begin = 0; begin < count; begin += kColumns) {
+            const std::size_t columns = count - begin < kColumns ? count - begin : kColumns;
+            float sum[kColumns][kBlock];
+            begin_sums(bias + kBlock * b, columns, sum);
             const float* weight = weights + 9 * kBlock * b;
             for (std::size_t ky = 0; ky < 3; ++ky) {
-                const float* patch =
-                    rows[ky].data + b * rows[ky].block_stride + kBlock * stride * (first + x) - kBlock;
-                for (std::size_t kx = 0; kx < 3; ++kx, weight += kBlock, patch += kBlock) {
-                    for (std::size_t j = 0; j < kBlock; ++j) sum[j] += patch[j] * weight[j];
+                const float* const patch =
+                    rows[ky].data + b * rows[ky].block_stride + kBlock * stride * (first + begin) - kBlock;
+                for (std::size_t kx = 0; kx < 3; ++kx, weight += kBlock) {
+                    for (std::size_t x = 0; x < columns; ++x) {
+                        const float* const value = patch + kBlock * (stride * x + kx);
+                        for (std::size_t j = 0; j < kBlock; ++j) sum[x][j] += value[j] * weight[j];
+                    }
                 }
             }
-            float* const result = out.data + b * out.block_stride + kBlock * x;
-            for (std::size_t j = 0; j < kBlock; ++j) result[j] = rectified(sum[j], slope);
+            end_sums(sum, slope, columns, out.data + b * out.block_stride + kBlock * begin);
         }
     }
 }
 
-// sum[n] += sum over k of in[k] * weights[k, n] for one column and one panel, in blocks of channels that lie
-// `block_stride` apart.
+// For `columns` <= kColumns columns and one panel: sum[x][n] += sum over k of in[k] of column x * weights[k,
+// n].
 void add_products(const float* in, std::size_t block_stride, std::size_t in_channels, const float* weights,
-                  float* sum) noexcept {
-    // A local array stays in registers; what `sum` points at would be stored after each product.
-    float local[kPanel];
-    for (std::size_t n = 0; n < kPanel; ++n) local[n] = sum[n];
+                  std::size_t columns, float (*sum)[kPanel]) noexcept {
     for (std::size_t b = 0; b < in_channels / kBlock; ++b) {
         for (std::size_t k = 0; k < kBlock; ++k, weights += kPanel) {
-            const float value = in[b * block_stride + k];
-            for (std::size_t n = 0; n < kPanel; ++n) local[n] += value * weights[n];
+            for (std::size_t x = 0; x < columns; ++x) {
+                const float value = in[b * block_stride + kBlock * x + k];
+                for (std::size_t n = 0; n < kPanel; ++n) sum[x][n] += value * weights[n];
+            }
         }
     }
-    for (std::size_t n = 0; n < kPanel; ++n) sum[n] = local[n];
 }
 
 void pointwise_row(Row in, std::size_t in_channels, const float* weights, const float* bias, float slope,
                    std::size_t panels, std::size_t count, Row addend, std::size_t first,
                    MutableRow out) noexcept {
     for (std::size_t panel = 0; panel < panels; ++panel) {
-        for (std::size_t x = 0; x < count; ++x) {
-            float sum[kPanel];
-            for (std::size_t n = 0; n < kPanel; ++n) sum[n] = bias[kPanel * panel + n];
-            add_products(in.data + kBlock * x, in.block_stride, in_channels,
-                         weights + panel * in_channels * kPanel, sum);
-            for (std::size_t n = 0; n < kPanel; ++n) sum[n] = rectified(sum[n], slope);
-            for (std::size_t h = 0; h < kPanel / kBlock; ++h) {
-                const std::size_t block = panel * (kPanel / kBlock) + h;
-                float* const half = sum + kBlock * h;
+        for (std::size_t begin = 0; begin < count; begin += kColumns) {
+            const std::size_t columns = count - begin < kColumns ? count - begin : kColumns;
+            float sum[kColumns][kPanel];
+            for (std::size_t x = 0; x < columns; ++x) {
+                for (std::size_t n = 0; n < kPanel; ++n) sum[x][n] = bias[kPanel * panel + n];
+            }
+            add_products(in.data + kBlock * begin, in.block_stride, in_channels,
+                         weights + panel * in_channels * kPanel, columns, sum);
+            for (std::size_t i = 0; i < columns * kPanel; ++i) {
+                const std::size_t x = i / kPanel;
+                const std::size_t block = panel * (kPanel / kBlock) + i % kPanel / kBlock;
+                const std::size_t j = i % kBlock;
+                float result = rectified(sum[x][i % kPanel], slope);
                 if (addend.data != nullptr) {
-                    const float* const coarse =
-                        addend.data + block * addend.block_stride + kBlock * ((first + x) / 2);
-                    for (std::size_t j = 0; j < kBlock; ++j) half[j] += coarse[j];
+                    result +=
+                        addend.data[block * addend.block_stride + kBlock * ((first + begin + x) / 2) + j];
                 }
-                float* const result = out.data + block * out.block_stride + kBlock * x;
-                for (std::size_t j = 0; j < kBlock; ++j) result[j] = half[j];
+                out.data[block * out.block_stride + kBlock * (begin + x) + j] = result;
             }
         }
     }
@@ -149,14 +169,17 @@ void winograd_multiply(const float* in, std::size_t position_stride, std::size_t
                        std::size_t in_channels, const float* weights, std::size_t count,
                        std::size_t out_position_stride, float* out) noexcept {
     for (std::size_t p = 0; p < kPositions; ++p) {
-        for (std::size_t t = 0; t < count; ++t) {
-            float sum[kPanel] = {};
-            add_products(in + p * position_stride + kBlock * t, block_stride, in_channels,
-                         weights + p * in_channels * kPanel, sum);
-            float* const result = out + p * out_position_stride + kBlock * t;
-            for (std::size_t j = 0; j < kBlock; ++j) {
-                result[j] = sum[j];
-                result[kBlock * count + j] = sum[kBlock + j];
+        for (std::size_t begin = 0; begin < count; begin += kColumns) {
+            const std::size_t tiles = count - begin < kColumns ? count - begin : kColumns;
+            float sum[kColumns][kPanel] = {};
+            add_products(in + p * position_stride + kBlock * begin, block_stride, in_channels,
+                         weights + p * in_channels * kPanel, tiles, sum);
+            float* const result = out + p * out_position_stride + kBlock * begin;
+            for (std::size_t t = 0; t < tiles; ++t) {
+                for (std::size_t j = 0; j < kBlock; ++j) {
+                    result[kBlock * t + j] = sum[t][j];
+                    result[kBlock * (count + t) + j] = sum[t][kBlock + j];
+                }
             }
         }
     }

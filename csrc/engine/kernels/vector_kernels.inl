@@ -16,6 +16,17 @@ inline const float* hidden(const float* pointer) {
     return pointer;
 }
 
+inline void fetch(const float* from) {
+#ifdef __GNUC__
+    __builtin_prefetch(from);
+#else
+    static_cast<void>(from);
+#endif
+}
+
+// Blocks from which on a row is called wide.
+constexpr std::size_t kWideBlocks = 8;
+
 // Bounds the scratch of a transform on the stack.
 constexpr std::size_t kTilesAtOnce = 8;
 
@@ -127,6 +138,10 @@ template <std::size_t stride>
 inline void depthwise_row_of(const Row* rows, const float* weights, const float* bias, float slope,
                              std::size_t blocks, std::size_t first, std::size_t count, MutableRow out) {
     const Vec8 slopes = broadcast(slope);
+    // Rows of many blocks are not in the first level of the cache, and a block's part of a row is too short
+    // for the CPU's own prefetcher: the next block's columns are fetched ahead. 1 % of the network at 1920 x
+    // 1080.
+    const bool wide = blocks >= kWideBlocks;
     for (std::size_t b = 0; b < blocks; ++b) {
         const float* const weight = weights + 9 * 8 * b;
         const Vec8 biases = load(bias + 8 * b);
@@ -136,6 +151,12 @@ inline void depthwise_row_of(const Row* rows, const float* weights, const float*
         float* const line = out.data + b * out.block_stride;
         std::size_t j = 0;
         for (; j + 8 <= count; j += 8) {
+            if (wide) {
+                for (std::size_t ky = 0; ky < 3; ++ky) {
+                    const float* const next = lines[ky] + rows[ky].block_stride + 8 * stride * (first + j);
+                    for (std::size_t i = 0; i < 64 * stride; i += 16) fetch(next + i);
+                }
+            }
             depthwise_columns<8, stride>(lines, weight, biases, slopes, first + j, line + 8 * j);
         }
         for (; j + 4 <= count; j += 4) {

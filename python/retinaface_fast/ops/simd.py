@@ -8,11 +8,12 @@ __all__ = ["simd_level", "simd_levels"]
 
 
 def simd_level() -> str:
-    """The SIMD level in use, "scalar" or "avx2".
+    """The SIMD level in use, "scalar", "avx2", "avx512" or "neon".
 
     It is the best one that the CPU has, unless the environment variable `RETINAFACE_FAST_SIMD` names another;
     a name that does not exist or that the CPU cannot run is an `ImportError` when the core is imported. All
-    levels give the same results bit for bit.
+    levels give the same results of these operations bit for bit; the engine `native` adds in another order on
+    each, and its raw outputs differ by rounding.
 
     Returns:
         Name of the level.
