@@ -286,22 +286,13 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const float* con
 }
 
 std::unique_ptr<Workspace> WorkspacePool::acquire() {
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        if (!free_.empty()) {
-            std::unique_ptr<Workspace> workspace = std::move(free_.back());
-            free_.pop_back();
-            return workspace;
-        }
-    }
-    return std::make_unique<Workspace>();
+    std::unique_ptr<Workspace> workspace = free_.take();
+    return workspace != nullptr ? std::move(workspace) : std::make_unique<Workspace>();
 }
 
 void WorkspacePool::release(std::unique_ptr<Workspace> workspace) noexcept {
     if (workspace == nullptr || workspace->capacity_bytes() > kPoolBytesLimit) return;
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (free_.size() == free_.capacity()) return;
-    free_.push_back(std::move(workspace));
+    static_cast<void>(free_.give(workspace));  // freed if there is no room
 }
 
 void postprocess_batch(const AnchorPyramid& pyramid, ImageSize image, const LevelOutputs* levels,

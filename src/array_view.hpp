@@ -21,6 +21,15 @@ namespace py = pybind11;
 
 using FloatArray = py::array_t<float, py::array::c_style>;
 
+// An array in memory of its own, in rows and aligned. Never by a method of the object, which may be anything.
+template <typename T>
+py::array plain_copy(const py::array& array) {
+    constexpr int kFlags = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    py::array copy = py::array_t<T, kFlags>::ensure(array);
+    if (!copy) throw py::error_already_set();
+    return copy;
+}
+
 inline std::string describe(const py::handle& object) {
     if (!py::isinstance<py::array>(object)) {
         return std::string(py::str(py::type::of(object).attr("__name__")));
@@ -99,7 +108,7 @@ inline FloatView float_view(const ArgumentName& name, const py::handle& object,
         usable = usable && (array.shape(axis) <= 1 || fits);
         step *= array.shape(axis);
     }
-    if (!usable) array = py::array(array.attr("copy")("C"));  // aligned, which a conversion would not see to
+    if (!usable) array = plain_copy<float>(array);
     FloatView view;
     view.data = static_cast<const float*>(array.data());
     view.length = static_cast<std::size_t>(array.shape(0));

@@ -37,7 +37,7 @@ class ImageArray {
         }
         const bool side_by_side =
             array_.strides(dimensions - 1) == 1 && (size_.width == 1 || array_.strides(rows_axis_ + 1) == 3);
-        if (!side_by_side) array_ = py::array(array_.attr("copy")("C"));
+        if (!side_by_side) array_ = plain_copy<std::uint8_t>(array_);
     }
 
     [[nodiscard]] ImageSize size() const noexcept { return size_; }
@@ -61,7 +61,10 @@ std::unique_ptr<Engine> make_engine(const py::dict& tensors, const AnchorPyramid
                                     const py::object& threads) {
     NetworkOptions options{anchors, variances_of("variances", variances)};
     const auto mean = py::reinterpret_steal<py::object>(PySequence_Tuple(mean_bgr.ptr()));
-    if (!mean) throw py::error_already_set();
+    if (!mean) {
+        clear_conversion_error();
+        raise_type("mean_bgr", "three numbers", mean_bgr);
+    }
     if (PyTuple_GET_SIZE(mean.ptr()) != 3) {
         throw py::value_error("mean_bgr: expected three numbers, got " + std::string(py::repr(mean)));
     }
@@ -75,7 +78,10 @@ std::unique_ptr<Engine> make_engine(const py::dict& tensors, const AnchorPyramid
 
     std::vector<NamedTensor> named;
     std::vector<py::array> keep_alive;
-    for (const auto& [key, value] : tensors) {
+    // A dictionary of its own: another thread may change the caller's meanwhile.
+    const auto own = py::reinterpret_steal<py::dict>(PyDict_Copy(tensors.ptr()));
+    if (!own) throw py::error_already_set();
+    for (const auto& [key, value] : own) {
         if (!py::isinstance<py::str>(key)) raise_type("tensors", "names that are strings", key);
         const auto name = key.cast<std::string>();
         if (!py::isinstance<py::array_t<float>>(value)) {

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <stdexcept>
-#include <utility>
 
 #include "engine/denormals.hpp"
 #include "engine/executor.hpp"
@@ -21,6 +19,7 @@ using engine::CallWorkspace;
 
 // Cells whose heads are computed together.
 constexpr std::size_t kCellsAtOnce = 24;
+constexpr std::size_t kFinestStride = 8;
 
 struct Phases {
     const Call* call;
@@ -70,7 +69,7 @@ class HeadDeltas final : public DeltaSource {
             std::size_t found = 0;
             for (std::size_t i = 0; i < batch; ++i) {
                 const std::size_t cell = anchors[begin + i] / per_cell;
-                // Anchors of one cell follow each other.
+                // Neighbours in one cell share it; anchors in no order may have it computed again.
                 if (found == 0 || cells[found - 1] != cell) cells[found++] = cell;
                 places[i] = found - 1;
             }
@@ -105,9 +104,10 @@ struct Engine::Implementation {
         const engine::CallWorkspaces::Lease workspace(workspaces);
         Call call{};
         {
-            engine::ThreadPool::Team team(pool);
+            // A row of the finest map is the least that a thread can be given.
+            engine::ThreadPool::Team team(pool, (image.size.height + kFinestStride - 1) / kFinestStride);
             const engine::Plan& plan = workspace->prepare(model, image.size, team.threads(), raw != nullptr);
-            call.kernels = &engine::engine_kernels();
+            call.kernels = &kernels;
             call.model = &model;
             call.plan = &plan;
             call.image = image;
@@ -122,13 +122,16 @@ struct Engine::Implementation {
                 call.scores[k] = raw != nullptr ? raw[k].class_scores : call.arena + plan.scores_offset[k];
             }
             Phases phases{&call, &plan};
-            team.run(workspace->task_counts().data(), plan.phases.size(), &run_phase_task, &phases);
+            team.run(plan.task_counts.data(), plan.phases.size(), &run_phase_task, &phases);
         }
         after(call, *workspace);
     }
 
     NetworkOptions options;
     engine::PackedModel model;
+    // Looked up here: the first look waits for others, which a fork in its middle would leave waiting for
+    // ever.
+    const engine::EngineKernels& kernels = engine::engine_kernels();
     mutable engine::ThreadPool pool;
     mutable engine::CallWorkspaces workspaces;
 };

@@ -1,7 +1,8 @@
 #include "engine/model.hpp"
 
+#include <cmath>
+#include <map>
 #include <stdexcept>
-#include <unordered_map>
 #include <utility>
 
 #include "engine/kernels/kernels.hpp"
@@ -84,7 +85,7 @@ class Tensors {
         return tensor;
     }
 
-    std::unordered_map<std::string, const NamedTensor*> by_name_;
+    std::map<std::string, const NamedTensor*> by_name_;
 };
 
 void expect_multiple(const std::string& name, std::size_t channels, std::size_t of) {
@@ -93,16 +94,30 @@ void expect_multiple(const std::string& name, std::size_t channels, std::size_t 
                                 std::to_string(of) + " output channels, got " + std::to_string(channels));
 }
 
+void expect_slope(const char* name, float slope) {
+    if (slope >= 0.0F && slope <= 1.0F) return;
+    throw std::invalid_argument(std::string(name) + ": expected a number within [0, 1], got " +
+                                std::to_string(slope));
+}
+
 }  // namespace
 
 Model read_model(const std::vector<NamedTensor>& tensors, const NetworkOptions& options) {
-    const bool slopes_fit = options.backbone_slope >= 0.0F && options.backbone_slope <= 1.0F &&
-                            options.neck_slope >= 0.0F && options.neck_slope <= 1.0F;
-    if (!slopes_fit) throw std::invalid_argument("slopes: expected numbers within [0, 1]");
+    expect_slope("backbone_slope", options.backbone_slope);
+    expect_slope("neck_slope", options.neck_slope);
+    for (const float mean : options.mean_bgr) {
+        if (!std::isfinite(mean)) {
+            throw std::invalid_argument("mean_bgr: expected finite numbers, got " + std::to_string(mean));
+        }
+    }
     const std::vector<AnchorLevel>& levels = options.anchors.levels();
     if (levels.size() != kLevels || levels[0].stride != 8 || levels[1].stride != 16 ||
         levels[2].stride != 32) {
-        throw std::invalid_argument("anchors: expected three levels of strides 8, 16 and 32");
+        std::string strides;
+        for (const AnchorLevel& level : levels) {
+            strides += (strides.empty() ? "" : ", ") + std::to_string(level.stride);
+        }
+        throw std::invalid_argument("anchors: expected three levels of strides 8, 16 and 32, got " + strides);
     }
 
     Tensors source(tensors);

@@ -312,6 +312,7 @@ void Plan::cut_tasks() {
             phases[step.phase].push_back({s, i * step.units / pieces, (i + 1) * step.units / pieces});
         }
     }
+    for (const std::vector<Task>& tasks : phases) task_counts.push_back(tasks.size());
 }
 
 }  // namespace retinaface::engine

@@ -104,8 +104,9 @@ class Plan {
     std::vector<FeatureMap> maps;
     std::vector<Step> steps;
     std::vector<std::vector<Task>> phases;
-    std::size_t features[kLevels];       // maps that the heads read
-    std::size_t scores_offset[kLevels];  // class scores in the arena, (cells, 2 * anchors)
+    std::vector<std::size_t> task_counts;  // of the phases
+    std::size_t features[kLevels];         // maps that the heads read
+    std::size_t scores_offset[kLevels];    // class scores in the arena, (cells, 2 * anchors)
     std::size_t arena_floats;
     std::size_t scratch_floats;  // of each thread
     std::size_t zeros_floats;    // a row of zeros for every map, with its padding

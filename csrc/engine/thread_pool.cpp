@@ -79,8 +79,8 @@ constexpr bool has_task(std::uint64_t ticket, std::size_t thread) noexcept {
     return (ticket & kLeftMask) != 0 && thread < ticket >> kLeftBits;
 }
 
-// Keeps what different threads write on different cache lines. (Not alignas: memory for over-aligned types is
-// missing in the oldest systems that wheels are built for.)
+// Keeps what different threads write on different cache lines. (Two lines: CPUs fetch
+// them in pairs.)
 struct Gap {
     char unused[128];
 };
@@ -277,9 +277,10 @@ ThreadPool::State& ThreadPool::state() {
     return *current;
 }
 
-ThreadPool::Team::Team(ThreadPool& pool) : state_(&pool.state()), threads_(1) {
-    const bool owner = pool.max_threads_ > 1 && !state_->taken.exchange(true, std::memory_order_acquire);
-    const std::size_t reserved = reserve_threads(owner ? pool.max_threads_ - 1 : 0, pool.busy_limit_);
+ThreadPool::Team::Team(ThreadPool& pool, std::size_t most_threads) : state_(&pool.state()), threads_(1) {
+    const std::size_t most = std::clamp<std::size_t>(most_threads, 1, pool.max_threads_);
+    const bool owner = most > 1 && !state_->taken.exchange(true, std::memory_order_acquire);
+    const std::size_t reserved = reserve_threads(owner ? most - 1 : 0, pool.busy_limit_);
     if (owner) {
         threads_ = 1 + state_->start(reserved - 1);
         return_threads(reserved - threads_);

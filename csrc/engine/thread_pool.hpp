@@ -35,8 +35,9 @@ class ThreadPool {
     class Team {
       public:
         // Takes what is free now, without waiting: the workers, unless another call has them; and of those no
-        // more than the process has processors that no call of any pool is using. At least the caller.
-        explicit Team(ThreadPool& pool);
+        // more than the process has processors that no call of any pool is using. At
+        // least the caller, and at most `most_threads`.
+        explicit Team(ThreadPool& pool, std::size_t most_threads = static_cast<std::size_t>(-1));
         ~Team();
         Team(const Team&) = delete;
         Team& operator=(const Team&) = delete;

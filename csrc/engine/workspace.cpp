@@ -26,13 +26,14 @@ const Plan& CallWorkspace::prepare(const PackedModel& model, ImageSize image, st
     if (!plan_ || !plan_->is_for(image, threads, all_deltas)) {
         plan_.reset();
         plan_.emplace(model, image, threads, all_deltas);
-        task_counts_.clear();
-        for (const std::vector<Task>& tasks : plan_->phases) task_counts_.push_back(tasks.size());
     }
+    const std::size_t scratch = threads * plan_->scratch_floats;
     most_arena_ = std::max(most_arena_, plan_->arena_floats);
+    most_scratch_ = std::max(most_scratch_, scratch);
+    most_zeros_ = std::max(most_zeros_, plan_->zeros_floats);
     if (++calls_ % kCallsBetweenLooks == 0) forget_large_memory();
     make_room(arena_, plan_->arena_floats);
-    make_room(scratch_, threads * plan_->scratch_floats);
+    make_room(scratch_, scratch);
     if (zeros_.size() < plan_->zeros_floats) {
         make_room(zeros_, plan_->zeros_floats);
         std::fill_n(zeros_.data(), zeros_.size(), 0.0F);
@@ -46,31 +47,28 @@ float* CallWorkspace::heads(std::size_t floats) {
 }
 
 void CallWorkspace::forget_large_memory() noexcept {
-    if (arena_.size() > kMostTimesNeeded * most_arena_) arena_ = AlignedFloats();
-    most_arena_ = 0;
+    const auto forget = [](AlignedFloats& memory, std::size_t& most) {
+        if (memory.size() > kMostTimesNeeded * most) memory = AlignedFloats();
+        most = 0;
+    };
+    forget(arena_, most_arena_);
+    forget(scratch_, most_scratch_);
+    forget(zeros_, most_zeros_);
 }
 
 std::unique_ptr<CallWorkspace> CallWorkspaces::acquire() {
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        if (!free_.empty()) {
-            std::unique_ptr<CallWorkspace> workspace = std::move(free_.back());
-            free_.pop_back();
-            free_bytes_ -= workspace->bytes();
-            return workspace;
-        }
-    }
-    return std::make_unique<CallWorkspace>();
+    std::unique_ptr<CallWorkspace> workspace = free_.take();
+    if (workspace == nullptr) return std::make_unique<CallWorkspace>();
+    free_bytes_.fetch_sub(workspace->bytes(), std::memory_order_relaxed);
+    return workspace;
 }
 
 void CallWorkspaces::release(std::unique_ptr<CallWorkspace> workspace) noexcept {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    // One is always kept, whatever its size: a stream of large pictures must not pay for fresh memory each
-    // time.
-    const bool fits = free_.empty() || free_bytes_ + workspace->bytes() <= kMostFreeBytes;
-    if (free_.size() == kMost || !fits) return;
-    free_bytes_ += workspace->bytes();
-    free_.push_back(std::move(workspace));
+    const std::size_t bytes = workspace->bytes();
+    const std::size_t before = free_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+    // One is kept whatever its size: a stream of large pictures must not pay for fresh memory each time.
+    const bool fits = before == 0 || before + bytes <= kMostFreeBytes;
+    if (!fits || !free_.give(workspace)) free_bytes_.fetch_sub(bytes, std::memory_order_relaxed);
 }
 
 }  // namespace retinaface::engine

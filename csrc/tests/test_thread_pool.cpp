@@ -274,6 +274,7 @@ void many_callers_of_two_pools() {
     }
     for (std::thread& thread : all) thread.join();
     CHECK(wrong == 0);
+    CHECK(teams > 0);
     CHECK(in_tasks == 0);
     // A caller always runs; beyond those, no more than the limit.
     CHECK(most_in_tasks <= static_cast<int>(threads + callers - 1));

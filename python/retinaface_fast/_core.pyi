@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ._typing import FloatArray, IntArray, UInt8Array
 
@@ -12,7 +12,7 @@ class AnchorPyramid:
 class NativeEngine:
     def __init__(
         self,
-        tensors: Mapping[str, FloatArray],
+        tensors: dict[str, FloatArray],
         anchors: AnchorPyramid,
         variances: tuple[float, float],
         mean_bgr: tuple[float, float, float],

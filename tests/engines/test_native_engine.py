@@ -470,12 +470,13 @@ def test_detectors_come_and_go(weights: ModelWeights) -> None:
 _LINUX = sys.platform.startswith("linux")
 
 FORKED_WHILE_BUSY = """
-    import os, threading
+    import os, sys, threading
     import numpy as np
     from retinaface_fast import FaceDetector
 
-    picture = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
-    detector = FaceDetector(engine="native", threads=3, score_threshold=0.0, top_k=50)
+    height, width, count, forks = map(int, sys.argv[1:])
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    detector = FaceDetector(engine="native", threads=count, score_threshold=0.0, top_k=50)
     expected = detector.detect(picture)
     stop = threading.Event()
 
@@ -486,8 +487,8 @@ FORKED_WHILE_BUSY = """
     threads = [threading.Thread(target=busy) for _ in range(2)]
     for thread in threads:
         thread.start()
-    children = []
-    for _ in range(12):  # some of these forks meet a call in its middle
+    children, codes = [], []
+    for _ in range(forks):  # some of them meet a call in its middle
         child = os.fork()
         if child == 0:
             code = 1
@@ -496,19 +497,28 @@ FORKED_WHILE_BUSY = """
             finally:
                 os._exit(code)
         children.append(child)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        if len(children) == 12:
+            codes += [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+            children.clear()
     stop.set()
     for thread in threads:
         thread.join()
-    assert codes == [0] * 12, codes
+    assert codes == [0] * forks, codes
     assert detector.detect(picture) == expected
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_fork_in_the_middle_of_calls() -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "threads", "forks"),
+    [(240, 320, 3, 12), (1, 1, 1, 1200)],
+    ids=["in the network", "where workspaces are taken"],
+)
+def test_a_fork_in_the_middle_of_calls(height: int, width: int, threads: int, forks: int) -> None:
+    arguments = [str(number) for number in (height, width, threads, forks)]
+    program = textwrap.dedent(FORKED_WHILE_BUSY)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(FORKED_WHILE_BUSY)],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -1,5 +1,7 @@
 #include "engine/kernels/kernels.hpp"
 
+#include "retinaface/cpu.hpp"
+
 namespace retinaface::engine {
 
 namespace {

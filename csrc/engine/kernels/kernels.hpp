@@ -13,8 +13,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "retinaface/cpu.hpp"
-
 // The files of AVX2 and AVX-512 need flags, so that CMake says which are there; NEON is a part of 64-bit ARM,
 // which in a universal macOS build is one of two targets.
 #if defined(__aarch64__) || defined(_M_ARM64)
@@ -42,7 +40,8 @@ struct MutableRow {
     std::size_t block_stride;
 };
 
-// Leaky rectifier: max(x, slope * x), 0 <= slope <= 1. A slope of 1 leaves x as it is.
+// Leaky rectifier: max(x, slope * x), 0 <= slope <= 1. A slope of 1 leaves x as it is; a slope of 0 makes an
+// infinite x NaN, which no finite picture and weights of a trained network give.
 
 struct EngineKernels {
     // Bytes of `width` pixels of three channels -> out[i] = pixel byte i - mean[i % 3], for i < 3 * width.

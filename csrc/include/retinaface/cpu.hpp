@@ -15,8 +15,8 @@ enum class SimdLevel { scalar, neon, avx2, avx512 };
 [[nodiscard]] std::vector<SimdLevel> available_simd_levels();
 
 // The level in use: the best available one, or the one that the environment variable RETINAFACE_FAST_SIMD
-// names ("scalar", "neon", "avx2", "avx512"). Chosen at the first call. Throws std::runtime_error if the variable names a level
-// that does not exist or that this machine cannot run.
+// names ("scalar", "neon", "avx2", "avx512"). Chosen at the first call. Throws std::runtime_error if the
+// variable names a level that does not exist or that this machine cannot run.
 [[nodiscard]] SimdLevel active_simd_level();
 
 }  // namespace retinaface

@@ -9,12 +9,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "retinaface/anchors.hpp"
 #include "retinaface/decode.hpp"
 #include "retinaface/nms.hpp"
+#include "retinaface/slot_pool.hpp"
 
 namespace retinaface {
 
@@ -26,7 +26,7 @@ struct LevelOutputs {
 };
 
 // Where the deltas come from, if they are not all there beforehand: the network computes them for what passes
-// the threshold. `anchors` are positions within the level, ascending; at most kDeltaBatch at a time.
+// the threshold. `anchors` are positions within the level; at most kDeltaBatch at a time.
 inline constexpr std::size_t kDeltaBatch = 64;
 class DeltaSource {
   public:
@@ -34,7 +34,7 @@ class DeltaSource {
     DeltaSource(const DeltaSource&) = delete;
     DeltaSource& operator=(const DeltaSource&) = delete;
     virtual ~DeltaSource() = default;
-    // (count, 4)
+    // (count, 4); the anchors are ascending.
     virtual void boxes(std::size_t level, const std::uint32_t* anchors, std::size_t count,
                        float* deltas) const noexcept = 0;
     // (count, 10); the anchors are in no order.
@@ -92,13 +92,11 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const float* con
 // workspace that grew beyond a limit is freed when it comes back, and only a few are kept.
 class WorkspacePool {
   public:
-    WorkspacePool() { free_.reserve(64); }
     [[nodiscard]] std::unique_ptr<Workspace> acquire();
     void release(std::unique_ptr<Workspace> workspace) noexcept;
 
   private:
-    std::mutex mutex_;
-    std::vector<std::unique_ptr<Workspace>> free_;
+    SlotPool<Workspace, 64> free_;
 };
 
 // A batch: `levels` holds the levels of image 0, then of image 1, … The images are shared out among at most

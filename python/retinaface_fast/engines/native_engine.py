@@ -26,7 +26,7 @@ _LEVELS = (3, 4, 5)
 class NativeEngine:
     """Runs a MobileNetV1 RetinaFace in the C++ core, on the CPU.
 
-    The weights are packed once for the instruction set in use (`ops.simd_level`). Calls share nothing but
+    The weights are packed once, when the engine is made. Calls share nothing but
     those and the threads, and give the same bits whatever the number of threads. The threads start when a
     call first needs them; a process that was forked starts its own.
 
