@@ -398,8 +398,7 @@ void test_large_maps() {
     const Picture picture({18736, 8}, 17);
     const Engine one = net.engine(1);
     const Engine three = net.engine(3);
-    const Raw whole(one, picture.view());
-    CHECK(whole.same(Raw(three, picture.view())));
+    const Raw whole(three, picture.view());
     expect_band(one, picture, whole, 0, 1024);
     expect_band(three, picture, whole, 9216, 10496);
     expect_band(one, picture, whole, 17664, 18736);
