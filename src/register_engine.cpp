@@ -94,18 +94,22 @@ py::tuple run(const Engine& engine, const py::object& images, bool rgb) {
     const ImageArray view("images", images, 4);
     const std::size_t levels = engine.anchors().levels().size();
     checked_num_anchors("images", engine.anchors(), view.size());
-    std::vector<FloatArray> arrays;
-    py::list outputs[3];
+    // One piece of memory for all of them: of large pictures the system then gives it in large pages.
     constexpr py::ssize_t kColumns[3] = {2, 4, 10};
+    const py::ssize_t all =
+        view.count() * static_cast<py::ssize_t>(engine.anchors().num_anchors(view.size()));
+    FloatArray memory = float_array({all * (kColumns[0] + kColumns[1] + kColumns[2])});
+    float* next = memory.mutable_data();
+    std::vector<float*> data;
+    py::list outputs[3];
     for (std::size_t output = 0; output < 3; ++output) {
         for (std::size_t k = 0; k < levels; ++k) {
             const auto anchors = static_cast<py::ssize_t>(engine.anchors().num_anchors(k, view.size()));
-            arrays.push_back(float_array({view.count(), anchors, kColumns[output]}));
-            outputs[output].append(arrays.back());
+            outputs[output].append(FloatArray({view.count(), anchors, kColumns[output]}, next, memory));
+            data.push_back(next);
+            next += view.count() * anchors * kColumns[output];
         }
     }
-    std::vector<float*> data;
-    for (FloatArray& array : arrays) data.push_back(array.mutable_data());
     const py::ssize_t image_count = view.count();
     std::vector<ImageView> image_views;
     for (py::ssize_t b = 0; b < image_count; ++b) image_views.push_back(view.view(b, rgb));

@@ -200,6 +200,25 @@ class Runner {
         }
     }
 
+    // Outputs [first, first + count) of each cell of a row, from blocks of channels to rows of anchors.
+    static void scatter(const float* row, std::size_t block_stride, std::size_t first, std::size_t count,
+                        std::size_t width, float* out) noexcept {
+        for (std::size_t done = 0; done < count;) {
+            const std::size_t lane = (first + done) % kBlock;
+            const std::size_t take = std::min(kBlock - lane, count - done);
+            const float* from = row + (first + done) / kBlock * block_stride + lane;
+            float* to = out + done;
+            for (std::size_t x = 0; x < width; ++x, from += kBlock, to += count) {
+                if (take == kBlock) {
+                    std::memcpy(to, from, kBlock * sizeof(float));
+                } else {
+                    std::memcpy(to, from, take * sizeof(float));
+                }
+            }
+            done += take;
+        }
+    }
+
     void deltas(const Step& step, std::size_t begin, std::size_t end) const noexcept {
         const PackedHeads& heads = model_.heads[step.level];
         const FeatureMap& in = plan_.maps[step.in];
@@ -211,16 +230,10 @@ class Runner {
             kernels_.pointwise_row({place(in, y, 0), in.block_stride}, model_.features,
                                    heads.deltas.weights.data(), heads.deltas.bias.data(), kLinear,
                                    heads.deltas.panels, in.width, {nullptr, 0}, 0, {scratch_, block_stride});
-            for (std::size_t x = 0; x < in.width; ++x) {
-                const std::size_t cell = y * in.width + x;
-                const auto value = [&](std::size_t n) {
-                    return scratch_[n / kBlock * block_stride + x * kBlock + n % kBlock];
-                };
-                for (std::size_t n = 0; n < boxes; ++n) raw.box_deltas[cell * boxes + n] = value(n);
-                for (std::size_t n = 0; n < landmarks; ++n) {
-                    raw.landmark_deltas[cell * landmarks + n] = value(boxes + n);
-                }
-            }
+            const std::size_t first_cell = y * in.width;
+            scatter(scratch_, block_stride, 0, boxes, in.width, raw.box_deltas + first_cell * boxes);
+            scatter(scratch_, block_stride, boxes, landmarks, in.width,
+                    raw.landmark_deltas + first_cell * landmarks);
         }
     }
 

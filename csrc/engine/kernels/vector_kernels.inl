@@ -2,10 +2,12 @@
 // inside its anonymous namespace, after it has defined
 //   Vec8                                          8 floats, one block of channels
 //   load, store, broadcast, zero8                 unaligned memory
+//   load_bytes                                    8 bytes as floats
 //   add, subtract, multiply, maximum              lane by lane
 //   multiply_add(a, b, c) = a * b + c, subtract_product(a, b, c) = c - a * b, each with one rounding
 //   store_sums4(a, b, c, d, out)                  out[i] = sum of the lanes of the i-th
-//   multiply_panel(...)                           see below pointwise_row
+//   kStemColumns                                  columns of the first convolution that its registers hold
+//   multiply_panel(...)                           see above pointwise_row
 // so that no function here can be merged with the twin of another instruction set at link time.
 
 // The same pointer, of which the compiler no longer knows where it points.
