@@ -1,8 +1,8 @@
 #include "engine/processors.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <algorithm>
 #include <limits>
 #include <thread>
 
