@@ -81,8 +81,10 @@ void check_tasks(const Plan& plan) {
     }
 }
 
-// What a step reads has been written in an earlier phase and is not written while it is read, unless it is a
-// row that the step itself replaces; and no two steps of a phase write the same.
+// Steps are listed in an order in which they could run one by one. What a step reads is what it would read
+// then: whoever writes it before the step in the list does so in an earlier phase, whoever writes it behind
+// in a later one; only a row that the step itself replaces is read and written at once. And no two steps of a
+// phase write the same.
 void check_order(const Plan& plan) {
     std::map<Block, std::vector<std::size_t>> writers;
     for (std::size_t s = 0; s < plan.steps.size(); ++s) {
@@ -95,9 +97,12 @@ void check_order(const Plan& plan) {
             bool written = false;
             for (const std::size_t writer : writers[block]) {
                 const std::size_t phase = plan.steps[writer].phase;
-                written = written || phase < step.phase;
-                const bool replaces = writer == s && step.kind == StepKind::lateral && step.in == step.out;
-                CHECK(phase != step.phase || replaces);
+                written = written || writer < s;
+                if (writer == s) {
+                    CHECK(step.kind == StepKind::lateral && step.in == step.out);
+                } else {
+                    CHECK(writer < s ? phase < step.phase : phase > step.phase);
+                }
             }
             CHECK(written);
         }
@@ -222,9 +227,15 @@ void check_scratch(const PackedModel& model, const Plan& plan) {
                       kPositions * (most * (step.winograd->in_channels + kPanel) + 2 * kPositionPadding));
                 break;
             }
-            case StepKind::lateral:
-                CHECK(step.units == plan.maps[step.out].height);
+            case StepKind::lateral: {
+                const FeatureMap& out = plan.maps[step.out];
+                const std::size_t channels = plan.maps[step.in].blocks * kBlock;
+                CHECK(step.units == out.height);
+                // A row that is replaced is copied first, piece by piece.
+                CHECK(step.in != step.out ||
+                      plan.scratch_floats >= channels * separable_columns(channels, out.width));
                 break;
+            }
             case StepKind::class_scores:
                 CHECK(step.units == plan.maps[step.in].height);
                 break;
