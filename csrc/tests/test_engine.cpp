@@ -28,14 +28,17 @@
 #endif
 
 #ifdef COUNT_MEMORY
-// Every allocation of this program is counted, for the test that memory does not grow.
+// Every allocation of this program is counted, for the test that memory does not grow, and filled with NaN:
+// what reads numbers that nobody wrote gives answers that nobody expects.
 namespace {
 std::atomic<std::size_t> bytes_in_use{0};
 std::atomic<std::size_t> most_bytes{0};
 
 void* counted(void* memory) {
     if (memory == nullptr) throw std::bad_alloc();
-    const std::size_t bytes = bytes_in_use += malloc_usable_size(memory);
+    const std::size_t room = malloc_usable_size(memory);
+    std::memset(memory, 0xFF, room);
+    const std::size_t bytes = bytes_in_use += room;
     std::size_t most = most_bytes;
     while (bytes > most && !most_bytes.compare_exchange_weak(most, bytes)) {
     }
