@@ -1,4 +1,4 @@
-"""What a type checker says about the programs of others: the snippets of the documentation, and each index."""
+"""What a type checker says about the programs of others: snippets of the documentation, and each index."""
 
 from __future__ import annotations
 
