@@ -282,7 +282,8 @@ def lint(venv: Venv, arguments: Sequence[str]) -> None:
 
 def cpp_files() -> list[Path]:
     """Return every C++ file of the project."""
-    return sorted(p for d in ("csrc", "src") for p in (ROOT / d).rglob("*") if p.suffix in {".cpp", ".hpp", ".inl"})
+    kinds = {".cpp", ".hpp", ".inl"}
+    return sorted(p for d in ("csrc", "src") for p in (ROOT / d).rglob("*") if p.suffix in kinds)
 
 
 def clang_format(venv: Venv, *, fix: bool) -> None:

@@ -7,6 +7,10 @@ from numbers import Real
 
 import numpy as np
 
+#: Most threads that may be asked for: more processors than any one machine has; what is above is a slip and
+#: would only cost memory.
+MOST_THREADS = 1024
+
 
 def check_positive_int(value: object, name: str) -> int:
     """Return `value` as an int, or say that the argument `name` must be a positive one."""

@@ -6,7 +6,7 @@ import json
 import operator
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -152,10 +152,11 @@ class Detections:
             yield self[index]
 
     @overload
-    def __getitem__(self, index: SupportsIndex) -> Face: ...
+    def __getitem__(self, index: int | np.integer[Any]) -> Face: ...
+    # Not SupportsIndex above: every array has the method, so that a mask would seem to give a Face.
     @overload
     def __getitem__(self, index: slice | npt.ArrayLike) -> Detections: ...
-    def __getitem__(self, index: SupportsIndex | slice | npt.ArrayLike) -> Face | Detections:
+    def __getitem__(self, index: int | np.integer[Any] | slice | npt.ArrayLike) -> Face | Detections:
         """Take one face by its index, or several by a slice, a mask or an array of indices."""
         if isinstance(index, slice):
             return self._select(index)

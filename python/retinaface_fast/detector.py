@@ -40,8 +40,8 @@ class FaceDetector:
     """Finds faces. Build it once and use it for many pictures, from as many threads as you like.
 
     A detector never changes after it was built: to get one with other settings, call `replace`, which shares
-    the network. It can be pickled, as long as its weights and engine were given by name or path; the other
-    process loads them again, and keeps `threads` if that was given.
+    the network. It can be pickled if its weights and engine were given by name or path, and not as objects;
+    the other process loads them again, and keeps `threads` if that was given.
 
     Args:
         model: Name of published weights: a key of `retinaface_fast.weights.REGISTRY`. With `weights`, any
@@ -256,7 +256,18 @@ class FaceDetector:
         running = f"engine={self.engine!r}, device={self.device!r}, threads={self.threads!r}"
         return f"FaceDetector({self.model!r}, {running}, {settings})"
 
+    def __copy__(self) -> FaceDetector:
+        return self  # it never changes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FaceDetector:
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
+        if isinstance(self._origin["weights"], ModelWeights):
+            raise TypeError(
+                "a FaceDetector that was given loaded ModelWeights cannot be pickled: give weights as the "
+                "path of a file, which the other process can load (save_weights writes one)"
+            )
         return _rebuild, ({**self._origin, **dataclasses.asdict(self._settings)},)
 
     # Detection
@@ -462,6 +473,8 @@ def _load(model: object, weights: object) -> ModelWeights:
         return weights
     if not isinstance(weights, str | os.PathLike):
         raise TypeError(f"weights must be a path or ModelWeights, got {type(weights).__name__}")
+    if not os.fspath(weights):
+        raise ValueError("weights must be the path of a file, got an empty one")
     # A path, even where it reads like a name of the registry: a local path never touches the network.
     return load_weights(Path(weights), config=config)
 

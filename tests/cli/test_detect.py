@@ -427,6 +427,7 @@ def test_options_reach_the_detector(fake: type[FakeDetector]) -> None:
         (["a.jpg", "--camera", "-1"], "--camera"),
         (["a.jpg", "--max-pixels", "0"], "--max-pixels"),
         (["a.jpg", "--threads", "0"], "--threads"),
+        (["a.jpg", "--threads", "1025"], "--threads"),
         (["a.jpg", "--crops", "crops", "--crop-size", "100"], "multiple of 112 or of 128"),
         (["a.jpg", "--crops", "crops", "--crop-size", "112000000"], "--crop-size"),
         (["a.jpg", "--crops", "a.jpg"], "a.jpg is a file and not a folder"),

@@ -309,3 +309,38 @@ def test_a_detection_needs_numpy_and_safetensors_alone() -> None:
     assert "torch" not in loaded
     assert loaded.isdisjoint({"urllib.request", "http.client", "ssl", "email", "sqlite3"})
     assert not [name for name in loaded if name.startswith(("retinaface_fast.cli", "retinaface_fast.draw"))]
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "out of memory; a smaller picture or max_side needs less"),
+        (MemoryError("std::bad_alloc"), "out of memory; a smaller picture or max_side needs less"),
+        (
+            RuntimeError("[enforce fail] not enough memory"),
+            "out of memory; a smaller picture or max_side needs less ([enforce fail] not enough memory)",
+        ),
+        (RuntimeError("no such kernel"), "no such kernel"),
+    ],
+)
+@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+def test_what_fails_in_a_run_is_an_error_of_the_engine(
+    name: str, error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(name)
+    engine: Any = create_engine(name, random_weights(SMALL), device="cpu")
+
+    class Broken:
+        def __call__(self, *_arguments: Any) -> Any:
+            raise error
+
+        run = __call__
+
+    monkeypatch.setitem(engine._networks if name == "torch" else engine._sessions, "bgr", Broken())
+    with pytest.raises(EngineError) as caught:
+        engine.run(np.zeros((1, 9, 8, 3), np.uint8), color="bgr")
+    assert str(caught.value) == f"the engine '{name}' failed on pixels of shape (1, 9, 8, 3): {reason}"
+    assert caught.value.__cause__ is error

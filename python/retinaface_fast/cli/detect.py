@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from retinaface_fast._validation import MOST_THREADS
 from retinaface_fast.align import arcface_template
 
 from ._outputs import Inputs, names_a_file, plan
@@ -107,6 +108,7 @@ def detect(
         int | None,
         typer.Option(
             min=1,
+            max=MOST_THREADS,
             help="Most threads for one picture; without it, what RETINAFACE_FAST_THREADS says, or as many as "
             "there are processors, 8 at most.",
             rich_help_panel=_DETECTOR,

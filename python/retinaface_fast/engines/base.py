@@ -8,12 +8,31 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from retinaface_fast._validation import check_color
+from retinaface_fast.errors import EngineError
 
 if TYPE_CHECKING:
     from retinaface_fast._typing import ColorOrder, FloatArray, UInt8Array
     from retinaface_fast.ops import Faces
 
-__all__ = ["DetectingEngine", "Engine", "RawOutputs", "check_image", "check_images", "split_device"]
+__all__ = [
+    "DetectingEngine",
+    "Engine",
+    "RawOutputs",
+    "check_image",
+    "check_images",
+    "failure",
+    "split_device",
+]
+
+#: How the libraries say that memory has run out, in lower case: C++ of three makers, torch, ONNX Runtime.
+_OUT_OF_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "failed to allocate memory",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,6 +147,17 @@ def check_image(image: object, color: object) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image: expected shape (H, W, 3) without zeros, got {image.shape}")
     check_color(color)
+
+
+def failure(engine: str, images: UInt8Array, error: Exception) -> EngineError:
+    """The error of a run that failed, with its reason in words that help."""
+    said = str(error)
+    if isinstance(error, MemoryError) or any(words in said.lower() for words in _OUT_OF_MEMORY):
+        details = "" if said in ("", "std::bad_alloc", "bad allocation") else f" ({said})"
+        said = f"out of memory; a smaller picture or max_side needs less{details}"
+    return EngineError(
+        f"the engine {engine!r} failed on pixels of shape {images.shape}: {said or type(error).__name__}"
+    )
 
 
 def split_device(device: str) -> tuple[str, int | None]:

@@ -9,7 +9,7 @@ from retinaface_fast.errors import EngineError
 from retinaface_fast.ops.anchors import native_pyramid
 from retinaface_fast.ops.postprocess import Faces
 
-from .base import RawOutputs, check_image, check_images, split_device
+from .base import RawOutputs, check_image, check_images, failure, split_device
 from .threads import check_threads, default_threads
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class NativeEngine:
         try:
             class_scores, box_deltas, landmark_deltas = self._core.run(images, color == "rgb")
         except (RuntimeError, MemoryError) as error:
-            raise _failure(images, error) from error
+            raise failure(self.name, images, error) from error
         return RawOutputs(tuple(class_scores), tuple(box_deltas), tuple(landmark_deltas), scores_are="logits")
 
     def detect(
@@ -114,7 +114,7 @@ class NativeEngine:
                 image, color == "rgb", score_threshold, nms_threshold, top_k, keep_top_k
             )
         except (RuntimeError, MemoryError) as error:
-            raise _failure(image, error) from error
+            raise failure(self.name, image, error) from error
         return Faces(boxes, scores, landmarks), seconds
 
 
@@ -132,8 +132,3 @@ def _obstacle(config: RetinaFaceConfig) -> str | None:
     if config.backbone.negative_slope > 1:
         return f"its rectifiers have a slope of {config.backbone.negative_slope:g}, above 1"
     return None
-
-
-def _failure(images: UInt8Array, error: Exception) -> EngineError:
-    reason = str(error) or type(error).__name__
-    return EngineError(f"the engine 'native' failed on pixels of shape {images.shape}: {reason}")

@@ -10,7 +10,7 @@ import onnxruntime
 
 from retinaface_fast.errors import EngineError
 
-from .base import RawOutputs, check_images, split_device
+from .base import RawOutputs, check_images, failure, split_device
 from .onnx_graph import INPUT_NAME, build_onnx, output_names
 
 if TYPE_CHECKING:
@@ -77,10 +77,7 @@ class OnnxRuntimeEngine:
         try:
             outputs = session.run(self._output_names, {INPUT_NAME: np.ascontiguousarray(images)})
         except Exception as error:  # its exceptions share no public base class
-            shape = images.shape
-            raise EngineError(
-                f"the engine 'onnxruntime' failed on images of shape {shape}: {error}"
-            ) from error
+            raise failure(self.name, images, error) from error
         levels = self._levels
         return RawOutputs(
             tuple(outputs[:levels]),

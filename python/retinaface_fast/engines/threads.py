@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 
 from retinaface_fast import _core
-from retinaface_fast._validation import check_optional_positive_int
+from retinaface_fast._validation import MOST_THREADS, check_optional_positive_int
 
 __all__ = ["THREADS_VARIABLE", "check_threads", "default_threads", "threads_from_environment"]
 
 #: Environment variable with the number of threads of engines that were not told another one.
 THREADS_VARIABLE = "RETINAFACE_FAST_THREADS"
-
-#: More processors than any one machine has; what is above is a slip and would only cost memory.
-_MOST = 1024
 
 #: The number of threads where nobody says another, if there are as many processors.
 _USUAL = 8
@@ -27,8 +24,8 @@ def check_threads(threads: object) -> int | None:
         ValueError: If it is not within [1, 1024].
     """
     count = check_optional_positive_int(threads, "threads")
-    if count is not None and count > _MOST:
-        raise ValueError(f"threads must be at most {_MOST}, got {count}")
+    if count is not None and count > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS}, got {count}")
     return count
 
 
@@ -42,8 +39,8 @@ def threads_from_environment() -> int | None:
     if not text:
         return None
     # Digits of other scripts are decimal, too, and int reads thousands of digits slowly or not at all.
-    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= _MOST):
-        raise ValueError(f"{THREADS_VARIABLE} must be a whole number from 1 to {_MOST}, got {text!r}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= MOST_THREADS):
+        raise ValueError(f"{THREADS_VARIABLE} must be a whole number from 1 to {MOST_THREADS}, got {text!r}")
     return int(text)
 
 

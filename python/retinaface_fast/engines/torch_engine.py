@@ -27,7 +27,7 @@ import torch
 from retinaface_fast.errors import EngineError
 from retinaface_fast.network.retinaface import RetinaFace
 
-from .base import RawOutputs, check_images, split_device
+from .base import RawOutputs, check_images, failure, split_device
 
 if TYPE_CHECKING:
     from retinaface_fast._typing import ColorOrder, UInt8Array
@@ -103,8 +103,7 @@ class TorchEngine:
                     tuple(level.cpu().numpy() for level in levels) for levels in outputs
                 )
         except (RuntimeError, MemoryError) as error:
-            shape = images.shape
-            raise EngineError(f"the engine 'torch' failed on images of shape {shape}: {error}") from error
+            raise failure(self.name, images, error) from error
         return RawOutputs(class_scores, box_deltas, landmark_deltas, scores_are="logits")
 
     def _input(self, images: UInt8Array, color: ColorOrder) -> torch.Tensor:

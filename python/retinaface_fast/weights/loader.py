@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from retinaface_fast.errors import WeightsError
 from retinaface_fast.network.config import CONFIGS, RetinaFaceConfig
 
-from .model_weights import ModelWeights, make_weights
+from .model_weights import ModelWeights, assemble, make_weights
 from .registry import REGISTRY
 from .safetensors_file import read_safetensors, write_safetensors
 
@@ -46,10 +46,10 @@ def load_weights(source: str | os.PathLike[str], *, config: RetinaFaceConfig | N
         The weights, with batch norm folded in.
 
     Raises:
-        ValueError: If the source is neither a known name nor looks like a path.
-        WeightsError: If the file is missing or damaged, does not fit the network (the message names the
-            tensors), holds values that are not finite, cannot be downloaded, or is a pickle that holds more
-            than tensors. No code in a file is ever run.
+        ValueError: If the source is empty, or neither a known name nor looks like a path.
+        WeightsError: If the file is missing, a folder or damaged, does not fit the network (the message names
+            the tensors), holds values that are not finite, cannot be downloaded, or is a pickle that holds
+            more than tensors. No code in a file is ever run.
         MissingDependencyError: If an ONNX file is read and `onnx` is not installed, or a torch state dict and
             `torch` is not.
 
@@ -61,6 +61,8 @@ def load_weights(source: str | os.PathLike[str], *, config: RetinaFaceConfig | N
     """
     if isinstance(source, str) and source in REGISTRY:
         return _load_published(source, config)
+    if not os.fspath(source):
+        raise ValueError("source must be a name or the path of a file, got an empty one")
     path = Path(source)
     if isinstance(source, str) and path.suffix not in _SUFFIXES and path.name == source and not path.exists():
         raise ValueError(
@@ -78,7 +80,7 @@ def save_weights(weights: ModelWeights, path: str | os.PathLike[str]) -> None:
     licence and provenance. The file appears in one step or not at all.
 
     Args:
-        weights: What to write.
+        weights: What to write; finite and complete, because no `ModelWeights` is anything else.
         path: Where; an existing file is replaced.
 
     Raises:
@@ -134,7 +136,7 @@ def _load_published(name: str, config: RetinaFaceConfig | None) -> ModelWeights:
     weights = _load_file(path, config)
     if weights.sha256 != entry.sha256:
         raise WeightsError(f"{path} changed while it was read: its sha256 is {weights.sha256}")
-    return ModelWeights(
+    return assemble(
         weights.tensors,
         weights.config,
         {**weights.metadata, "name": name, "licence": entry.licence, "upstream_url": entry.url},
@@ -145,6 +147,8 @@ def _load_published(name: str, config: RetinaFaceConfig | None) -> ModelWeights:
 
 def _load_file(path: Path, config: RetinaFaceConfig | None) -> ModelWeights:
     source = str(path)
+    if path.is_dir():
+        raise WeightsError(f"{source} is a folder, expected a file of weights ({', '.join(_SUFFIXES)})")
     if path.suffix not in _SUFFIXES:
         raise WeightsError(
             f"{source}: the format {path.suffix!r} is unknown; known are {', '.join(_SUFFIXES)}"

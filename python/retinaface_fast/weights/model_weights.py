@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retinaface_fast.errors import WeightsError
+from retinaface_fast.network.config import RetinaFaceConfig
 from retinaface_fast.network.folding import fold_batch_norm
 from retinaface_fast.network.layout import tensor_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from retinaface_fast._typing import AnyArray, FloatArray
-    from retinaface_fast.network.config import RetinaFaceConfig
 
 __all__ = ["ModelWeights"]
 
@@ -27,13 +26,20 @@ _NAMED_AT_MOST = 5
 class ModelWeights:
     """Everything an engine needs: folded tensors, the network they belong to, where they come from.
 
+    What exists fits: tensors are checked when the object is made, and cannot change afterwards. Arrays that
+    could be written to are copied.
+
     Attributes:
         tensors: float32, read-only and finite, by canonical name; batch norm is folded in. Exactly the names
             and shapes of `tensor_shapes(config, folded=True)`.
         config: The network.
-        metadata: What the file says about itself: licence, provenance, conventions.
+        metadata: What the file says about itself: licence, provenance, conventions. Read-only.
         source: Path of the file.
         sha256: Digest of the file, hexadecimal.
+
+    Raises:
+        WeightsError: If a tensor is missing, surplus, misshapen, not float32 or not finite.
+        TypeError: If `tensors` is no mapping or `config` no `RetinaFaceConfig`.
     """
 
     tensors: Mapping[str, FloatArray]
@@ -41,6 +47,33 @@ class ModelWeights:
     metadata: Mapping[str, str]
     source: str
     sha256: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.config, RetinaFaceConfig):
+            raise TypeError(f"config must be a RetinaFaceConfig, got {type(self.config).__name__}")
+        if not isinstance(self.tensors, Mapping):
+            raise TypeError(
+                f"tensors must be a mapping of names to arrays, got {type(self.tensors).__name__}"
+            )
+        label = self.source or "tensors"
+        given: Mapping[Any, Any] = self.tensors  # an annotation keeps nobody from anything
+        for name, array in given.items():
+            if not isinstance(name, str):
+                raise WeightsError(f"{label}: names must be text, got {name!r}")
+            if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+                kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+                raise WeightsError(f"{label}: {name} is {kind}, expected a float32 array")
+        complaints = compare(self.tensors, tensor_shapes(self.config, folded=True), {})
+        if complaints:
+            raise WeightsError(
+                f"{label} does not fit the network {self.config.name!r}: {'; '.join(complaints)}"
+            )
+        for name, array in self.tensors.items():
+            if not np.isfinite(array).all():
+                raise WeightsError(f"{label}: {name} holds NaN or infinite values")
+        frozen = {name: _read_only(array) for name, array in self.tensors.items()}
+        object.__setattr__(self, "tensors", MappingProxyType(frozen))
+        object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
 
     def __repr__(self) -> str:
         return (
@@ -87,12 +120,43 @@ def make_weights(
             raise WeightsError(f"{source}: {label} holds negative variances")
     frozen = {}
     for name, array in sorted(fold_batch_norm(tensors).items()):
-        if not np.isfinite(array).all():
+        if array is not tensors.get(name) and not np.isfinite(array).all():
             raise WeightsError(f"{source}: {name} is not finite once batch norm is folded in")
         view = array.view()
         view.flags.writeable = False
         frozen[name] = view
-    return ModelWeights(MappingProxyType(frozen), config, MappingProxyType(dict(metadata)), source, sha256)
+    return assemble(frozen, config, metadata, source, sha256)
+
+
+def assemble(
+    tensors: Mapping[str, FloatArray],
+    config: RetinaFaceConfig,
+    metadata: Mapping[str, str],
+    source: str,
+    sha256: str,
+) -> ModelWeights:
+    """Make the object of read-only tensors that were checked just now, and look at nothing again.
+
+    A second look and a copy of the 100 MB of a ResNet take longer than reading them.
+    """
+    weights = object.__new__(ModelWeights)
+    values = (MappingProxyType(dict(tensors)), config, MappingProxyType(dict(metadata)), source, sha256)
+    for field, value in zip(fields(ModelWeights), values, strict=True):
+        object.__setattr__(weights, field.name, value)
+    return weights
+
+
+def _read_only(array: FloatArray) -> FloatArray:
+    """The array itself where nobody can write to its memory, else a copy where nobody can."""
+    owner: object = array
+    writeable = False
+    while isinstance(owner, np.ndarray):
+        writeable |= owner.flags.writeable
+        owner = owner.base
+    if writeable or not array.flags.c_contiguous:
+        array = array.copy()
+        array.flags.writeable = False
+    return array
 
 
 def compare(
