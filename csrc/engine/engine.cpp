@@ -26,6 +26,7 @@ struct Phases {
     const engine::Plan* plan;
 };
 
+// NOLINTNEXTLINE(misc-const-correctness): the type of a task)
 void run_phase_task(void* context, std::size_t phase, std::size_t task, std::size_t thread) noexcept {
     const auto& phases = *static_cast<const Phases*>(context);
     const engine::FlushDenormals guard;

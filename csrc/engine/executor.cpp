@@ -174,6 +174,7 @@ class Runner {
                     const std::size_t x = segment.column * kTile;
                     const std::size_t valid_rows = std::min(kTile, out.height - y);
                     const bool at_end = segment.column + segment.count == tiles_per_row;
+                    // NOLINTNEXTLINE(misc-const-correctness): written by the kernel)
                     float* rows[kTile] = {};
                     for (std::size_t i = 0; i < valid_rows; ++i) {
                         rows[i] = place(out, y + i, to.block);

@@ -73,6 +73,7 @@ PackedPointwise pack_pointwise(Convolutions convolutions) {
     for (const Convolution* convolution : convolutions) {
         for (std::size_t out = 0; out < convolution->out_channels; ++out, ++n) {
             for (std::size_t k = 0; k < in_channels; ++k) {
+                // NOLINTNEXTLINE(clang-analyzer-security.ArrayBound): there are whole panels)
                 weights.data()[(n / kPanel * in_channels + k) * kPanel + n % kPanel] =
                     convolution->weight[out * in_channels + k];
             }
@@ -119,6 +120,7 @@ PackedWinograd pack_winograd(Convolutions convolutions) {
                 double positions[kPositions];
                 transform_weight(convolution->weight + (out * in_channels + k) * 9, positions);
                 for (std::size_t p = 0; p < kPositions; ++p) {
+                    // NOLINTNEXTLINE(clang-analyzer-security.ArrayBound): there are whole panels)
                     panel[(p * in_channels + k) * kPanel + n % kPanel] = static_cast<float>(positions[p]);
                 }
             }

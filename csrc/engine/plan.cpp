@@ -11,10 +11,10 @@ namespace {
 
 constexpr std::size_t kFinestStride = 8;
 // What stands between the convolutions of a separable layer: in the first level of the cache.
-constexpr std::size_t kSeparableFloats = 6 * 1024;
+constexpr std::size_t kSeparableFloats = std::size_t{6} << 10U;
 // The transformed tiles of a group: half of a second level of 512 KiB, but enough that the weights, which
 // every group reads whole, are read seldom.
-constexpr std::size_t kGroupFloats = 56 * 1024;
+constexpr std::size_t kGroupFloats = std::size_t{56} << 10U;
 constexpr std::size_t kFewestTiles = 6;
 constexpr std::size_t kMostTiles = 24;
 // Tasks of a phase for each thread: enough that one that is held up does not hold up all.

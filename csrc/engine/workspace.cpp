@@ -25,7 +25,7 @@ const Plan& CallWorkspace::prepare(const PackedModel& model, ImageSize image, st
                                    bool all_deltas) {
     if (!plan_ || !plan_->is_for(image, threads, all_deltas)) {
         plan_.reset();
-        plan_.emplace(model, image, threads, all_deltas);
+        plan_ = std::make_unique<const Plan>(model, image, threads, all_deltas);
     }
     const std::size_t scratch = threads * plan_->scratch_floats;
     most_arena_ = std::max(most_arena_, plan_->arena_floats);

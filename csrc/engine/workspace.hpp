@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
-#include <optional>
 #include <utility>
 
 #include "engine/aligned.hpp"
@@ -30,7 +29,7 @@ class CallWorkspace {
   private:
     void forget_large_memory() noexcept;
 
-    std::optional<Plan> plan_;
+    std::unique_ptr<const Plan> plan_;
     AlignedFloats arena_;
     AlignedFloats scratch_;
     AlignedFloats zeros_;

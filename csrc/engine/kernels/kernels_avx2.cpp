@@ -44,7 +44,7 @@ inline void multiply_columns(const float* in, std::size_t block_stride, std::siz
                 high[j] = multiply_add(value, weight_high, high[j]);
             }
         }
-        weights += 8 * 16;
+        weights += 128;
         block += block_stride;
     }
 #pragma GCC unroll 6

@@ -41,7 +41,7 @@ inline void multiply_columns(const float* in, std::size_t block_stride, std::siz
                 sum[j] = _mm512_fmadd_ps(_mm512_set1_ps(block[8 * j + k]), weight, sum[j]);
             }
         }
-        weights += 8 * 16;
+        weights += 128;
         block += block_stride;
     }
 #pragma GCC unroll 16

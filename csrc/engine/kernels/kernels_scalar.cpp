@@ -238,7 +238,7 @@ void class_scores_row(Row in, std::size_t channels, const float* weights, const 
                 for (std::size_t j = 0; j < kBlock; ++j) sum[j] += value[j] * weight[j];
             }
             float total = bias[o];
-            for (std::size_t j = 0; j < kBlock; ++j) total += sum[j];
+            for (const float part : sum) total += part;
             out[x * outputs + o] = total;
         }
     }

@@ -13,7 +13,7 @@
 // The same pointer, of which the compiler no longer knows where it points.
 inline const float* hidden(const float* pointer) {
 #ifdef __GNUC__
-    __asm__ volatile("" : "+r"(pointer));
+    __asm__ volatile("" : "+r"(pointer));  // NOLINT(portability-no-assembler)
 #endif
     return pointer;
 }
@@ -74,7 +74,7 @@ inline void stem_columns(const float* const* rows, const float* weights, Vec8 bi
                     sum[j] = multiply_add(broadcast(value[6 * j]), weight, sum[j]);
                 }
             }
-            weights += 3 * 8;
+            weights += 24;
             pixel += 3;
         }
     }
@@ -86,7 +86,7 @@ inline void stem_row_of(const float* const* rows, const float* weights, const fl
                         std::size_t blocks, std::size_t width, MutableRow out) {
     const Vec8 slopes = broadcast(slope);
     for (std::size_t b = 0; b < blocks; ++b) {
-        const float* const weight = weights + 27 * 8 * b;
+        const float* const weight = weights + 216 * b;
         const Vec8 biases = load(bias + 8 * b);
         float* const line = out.data + b * out.block_stride;
         std::size_t x = 0;
@@ -121,7 +121,7 @@ inline void depthwise_columns(const float* const* rows, const float* weights, Ve
     for (std::size_t ky = 0; ky < 3; ++ky) {
         const float* const row = hidden(rows[ky] + 8 * stride * x - 8);
         const Vec8 weight[3] = {load(weights), load(weights + 8), load(weights + 16)};
-        weights += 3 * 8;
+        weights += 24;
 #pragma GCC unroll 32
         for (std::size_t i = 0; i < stride * (count - 1) + 3; ++i) {
             const Vec8 value = load(row + 8 * i);
@@ -145,7 +145,7 @@ inline void depthwise_row_of(const Row* rows, const float* weights, const float*
     // 1080.
     const bool wide = blocks >= kWideBlocks;
     for (std::size_t b = 0; b < blocks; ++b) {
-        const float* const weight = weights + 9 * 8 * b;
+        const float* const weight = weights + 72 * b;
         const Vec8 biases = load(bias + 8 * b);
         const float* const lines[3] = {rows[0].data + b * rows[0].block_stride,
                                        rows[1].data + b * rows[1].block_stride,
