@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
@@ -78,10 +78,13 @@ def _cpu_of_threads() -> dict[str, int]:
     """Nanoseconds on a processor of every thread of the process; empty where the system does not tell."""
     found = {}
     try:
-        for task in Path("/proc/self/task").iterdir():
-            found[task.name] = int((task / "schedstat").read_text().split()[0])
-    except (OSError, ValueError, IndexError):
+        tasks = list(Path("/proc/self/task").iterdir())
+    except OSError:
         return {}
+    for task in tasks:
+        # A thread that was joined may be listed for a moment and be gone when its file is opened: the others count.
+        with suppress(OSError, ValueError, IndexError):
+            found[task.name] = int((task / "schedstat").read_text().split()[0])
     return found
 
 

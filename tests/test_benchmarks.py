@@ -7,6 +7,7 @@ import json
 import math
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from benchmarks.report import Report
 from retinaface_fast.weights import load_weights
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 SIZE = (45, 70)
 
@@ -146,6 +147,20 @@ def test_more_threads_than_agreed_are_noticed() -> None:
     idle = turns.Turns()
     turns._turn(lambda: time.sleep(0.02), idle, 0.0)
     assert "of 1 were busy" in str(turns.suspicion(idle.summary(), 1))
+
+
+def test_a_thread_that_ends_while_threads_are_listed_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = turns._cpu_of_threads()
+    if not before:
+        pytest.skip("this system does not tell what threads do")
+    listed = Path.iterdir
+
+    def with_one_that_has_ended(directory: Path) -> Iterator[Path]:
+        yield directory / "0"
+        yield from listed(directory)
+
+    monkeypatch.setattr(Path, "iterdir", with_one_that_has_ended)
+    assert set(before) <= set(turns._cpu_of_threads())
 
 
 def test_ratios_are_taken_round_by_round() -> None:
