@@ -82,7 +82,7 @@ def _cpu_of_threads() -> dict[str, int]:
     except OSError:
         return {}
     for task in tasks:
-        # A thread that was joined may be listed for a moment and be gone when its file is opened: the others count.
+        # A joined thread may be listed for a moment and be gone when its file is opened: the others count.
         with suppress(OSError, ValueError, IndexError):
             found[task.name] = int((task / "schedstat").read_text().split()[0])
     return found
