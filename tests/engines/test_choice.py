@@ -60,6 +60,12 @@ def test_names() -> None:
         create_engine("tensorrt", random_weights(SMALL))
 
 
+@pytest.mark.parametrize("name", ["auto", *ENGINES])
+def test_weights_are_loaded_first(name: str) -> None:
+    with pytest.raises(TypeError, match=r"weights must be a ModelWeights, .*load_weights.*, got str 'mobile"):
+        create_engine(name, "mobilenet0.25")  # type: ignore[arg-type]
+
+
 def test_only_the_native_engine_detects_by_itself() -> None:
     assert isinstance(create_engine("native", random_weights(SMALL)), DetectingEngine)
     for name in ENGINES[1:]:

@@ -5,15 +5,11 @@ Nothing here imports torch or onnxruntime until an engine is made that runs on t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from retinaface_fast.errors import EngineError, MissingDependencyError
+from retinaface_fast.weights import ModelWeights
 
 from .base import DetectingEngine, Engine, RawOutputs, split_device
 from .threads import check_threads, threads_from_environment
-
-if TYPE_CHECKING:
-    from retinaface_fast.weights import ModelWeights
 
 __all__ = ["ENGINES", "DetectingEngine", "Engine", "RawOutputs", "available_engines", "create_engine"]
 
@@ -65,12 +61,17 @@ def create_engine(
             process, so that the engine `torch` takes no number and ignores the variable.
 
     Raises:
-        TypeError: If `threads` is not an integer.
+        TypeError: If `weights` is not a ModelWeights, or `threads` is not an integer.
         ValueError: If the name or the kind of device is unknown, the number of threads is out of range, or
             the engine takes none.
         MissingDependencyError: If the engine is an extra that is not installed.
         EngineError: If the engine or device cannot be had, or the engine cannot run the network.
     """
+    if not isinstance(weights, ModelWeights):
+        raise TypeError(
+            "weights must be a ModelWeights, as retinaface_fast.weights.load_weights gives it, "
+            f"got {type(weights).__name__} {weights!r:.200}"
+        )
     threads = check_threads(threads)
     if device is not None:
         split_device(device)
