@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
     import numpy.typing as npt
 
     from retinaface_fast._typing import FloatArray
@@ -23,8 +22,8 @@ __all__ = ["ATTRIBUTES", "SUBSETS", "Annotation", "GroundTruth", "Prediction"]
 #: The subsets of the validation set on which average precision is stated, each within the next.
 SUBSETS = ("easy", "medium", "hard")
 
-#: What WIDER FACE says of each face, in the order of the columns. 0 is none or normal; blur and occlusion go to
-#: 2 (heavy), the others to 1.
+#: What WIDER FACE says of each face, in the order of the columns. 0 is none or normal; blur and occlusion go
+#: to 2 (heavy), the others to 1.
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 
 
