@@ -56,7 +56,7 @@ def random_sets(draw: st.DrawFn) -> tuple[dict[str, Array], dict[str, Annotation
     for picture, (predictions, faces) in enumerate(counts):
         boxes = np.concatenate([rng.integers(0, 5, (faces, 2)) * 4, rng.integers(0, 12, (faces, 2))], axis=1)
         counted = {
-            subset: rng.random(faces) < share for subset, share in zip(SUBSETS, (0.2, 0.6, 0.9), strict=False)
+            subset: rng.random(faces) < share for subset, share in zip(SUBSETS, (0.2, 0.6, 0.9), strict=True)
         }
         truth[f"event/{picture}"] = Annotations(boxes.astype(np.float64), counted)
         near = boxes[rng.integers(0, faces, predictions)] if faces else np.zeros((predictions, 4))
@@ -184,7 +184,7 @@ def test_bad_predictions(found: list[Prediction], said: str) -> None:
     ("value", "kind"), [(0, ValueError), (1.5, ValueError), (float("nan"), ValueError), ("0.5", TypeError)]
 )
 def test_bad_min_overlap(value: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="^min_overlap must be"):
+    with pytest.raises(kind, match=r"^min_overlap must be"):
         evaluate([], to_truth({}), min_overlap=value)
 
 
@@ -209,8 +209,8 @@ def test_real_annotations_and_made_up_predictions(
     some = {name: official[name] for name in official if name.partition("/")[0] in events}
     assert len(some) > 100
     found = {}
-    for name, annotations in some.items():
-        faces = annotations.boxes[rng.random(len(annotations.boxes)) < 0.8]
+    for name, annotation in some.items():
+        faces = annotation.boxes[rng.random(len(annotation.boxes)) < 0.8]
         sides = np.maximum(faces[:, 2:], 1)[:, [0, 1, 0, 1]]
         faces = faces + np.rint(sides * rng.normal(0, 0.1, faces.shape) * 8) / 8
         faces[:, 2:] = np.maximum(faces[:, 2:], 0)
