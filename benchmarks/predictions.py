@@ -7,7 +7,6 @@ The files are those that the WIDER FACE evaluation reads, `<event>/<name>.txt`, 
 from __future__ import annotations
 
 import hashlib
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from retinaface_fast import FaceDetector, _core, ops
 from retinaface_fast.data import Prediction, read_prediction, write_prediction
 from retinaface_fast.engines import Engine, RawOutputs, create_engine
+from retinaface_fast.evaluation import claim_folder
 from retinaface_fast.weights import load_weights
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {"score_threshold": 0.02, "nms_threshold": 0.4, "top_
 
 
 class PredictionsError(Exception):
-    """The files hold something else than what was asked for; the message says what to do."""
+    """A picture cannot be had."""
 
 
 class Float64Engine:
@@ -82,7 +82,7 @@ class Predictions:
         model: Name of the weights.
 
     Raises:
-        PredictionsError: The folder holds predictions that were made in another way.
+        DatasetError: The folder holds predictions that were made in another way.
     """
 
     def __init__(self, engine: str, pictures: Path, folder: Path, model: str = "mobilenet0.25") -> None:
@@ -136,18 +136,7 @@ class Predictions:
     def _sign(self) -> None:
         """Say in the folder how its predictions were made; refuse one in which something else is said."""
         signature = {"engine": self.name, "model": self.model, **SETTINGS, **_makers(self.name)}
-        path = self.folder / "made_by.json"
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(signature, indent=2))
-            return
-        found = json.loads(path.read_text())
-        different = [key for key in {**signature, **found} if signature.get(key) != found.get(key)]
-        if different:
-            what = ", ".join(
-                f"{key} {found.get(key)!r} instead of {signature.get(key)!r}" for key in different
-            )
-            raise PredictionsError(f"{self.folder} was made with {what}: remove it, or name another folder")
+        claim_folder(self.folder / "made_by.json", signature)
 
 
 def _makers(engine: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from benchmarks import agreement, predictions, ties
 from benchmarks.predictions import Predictions, PredictionsError
 from benchmarks.ties import Side
 
+from retinaface_fast import DatasetError
 from retinaface_fast.data import Prediction, read_names
 from tests.reference import wider_ap
 
@@ -116,7 +117,7 @@ def test_an_interrupted_run_goes_on_and_another_one_is_refused(wider_dir: Path, 
         again["no such picture"]
     made_by = first.folder / "made_by.json"
     made_by.write_text(json.dumps(json.loads(made_by.read_text()) | {"core": "another"}))
-    with pytest.raises(PredictionsError, match="made with core 'another' instead of"):
+    with pytest.raises(DatasetError, match="made with core 'another' instead of"):
         Predictions("native", wider_dir / "images", tmp_path)
 
 
