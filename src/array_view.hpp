@@ -44,18 +44,31 @@ inline std::string describe(const py::handle& object) {
     throw py::type_error(name + ": expected " + expected + ", got " + describe(got) + hint);
 }
 
-// A float32 array whose rows along the last axes are contiguous; only the first axis of three may have any
-// stride. It is the caller's memory where that is so already, and one copy where it is not.
-struct FloatView {
+// What NumPy calls the types that are taken.
+template <typename T>
+constexpr const char* kTypeName = nullptr;
+template <>
+inline constexpr const char* kTypeName<float> = "float32";
+template <>
+inline constexpr const char* kTypeName<double> = "float64";
+template <>
+inline constexpr const char* kTypeName<std::int64_t> = "int64";
+
+// An array of one type whose rows along the last axes are contiguous; only the first axis of three may have
+// any stride. It is the caller's memory where that is so already, and one copy where it is not.
+template <typename T>
+struct ArrayView {
     py::array keep_alive;
-    const float* data = nullptr;
+    const T* data = nullptr;
     std::size_t length = 0;     // of the first axis
     std::size_t rows = 1;       // of the second axis, when there are three
-    std::ptrdiff_t stride = 0;  // floats between entries of the first axis
-    [[nodiscard]] const float* entry(std::size_t i) const noexcept {
+    std::ptrdiff_t stride = 0;  // numbers between entries of the first axis
+    [[nodiscard]] const T* entry(std::size_t i) const noexcept {
         return data + static_cast<std::ptrdiff_t>(i) * stride;
     }
 };
+
+using FloatView = ArrayView<float>;
 
 // The shape that an argument must have: any length of the first axis, then these. Put in words only for an
 // error.
@@ -64,8 +77,8 @@ struct ExpectedShape {
     py::ssize_t rows = -1;     // second axis of three, -1: there are fewer
     py::ssize_t columns = -1;  // last axis, -1: there is one axis only
     [[nodiscard]] py::ssize_t dimensions() const noexcept { return rows >= 0 ? 3 : columns >= 0 ? 2 : 1; }
-    [[nodiscard]] std::string words() const {
-        std::string text = "a float32 array of shape (" + std::string(first);
+    [[nodiscard]] std::string words(const char* type) const {
+        std::string text = std::string(*type == 'i' ? "an " : "a ") + type + " array of shape (" + first;
         if (rows >= 0) text += ", " + std::to_string(rows);
         if (columns >= 0) return text + ", " + std::to_string(columns) + ")";
         return text + ",)";
@@ -81,36 +94,39 @@ struct ArgumentName {
     }
 };
 
-inline FloatView float_view(const ArgumentName& name, const py::handle& object,
-                            const ExpectedShape& expected) {
+template <typename T>
+ArrayView<T> array_view(const ArgumentName& name, const py::handle& object, const ExpectedShape& expected) {
+    constexpr const char* kType = kTypeName<T>;
     py::array array = py::isinstance<py::array>(object) ? py::reinterpret_borrow<py::array>(object)
                                                         : py::array::ensure(object);
     if (!array) {
         PyErr_Clear();
-        raise_type(name.words(), expected.words(), object);
+        raise_type(name.words(), expected.words(kType), object);
     }
-    if (!py::isinstance<py::array_t<float>>(array)) {
-        raise_type(name.words(), expected.words(), array, "; convert it with .astype(numpy.float32)");
+    if (!py::isinstance<py::array_t<T>>(array)) {
+        raise_type(name.words(), expected.words(kType), array,
+                   "; convert it with .astype(numpy." + std::string(kType) + ")");
     }
     const py::ssize_t dimensions = expected.dimensions();
     if (array.ndim() != dimensions ||
         (expected.columns >= 0 && array.shape(dimensions - 1) != expected.columns) ||
         (expected.rows >= 0 && array.shape(1) != expected.rows)) {
-        throw py::value_error(name.words() + ": expected " + expected.words() + ", got " + describe(array));
+        throw py::value_error(name.words() + ": expected " + expected.words(kType) + ", got " +
+                              describe(array));
     }
-    constexpr auto kItem = static_cast<py::ssize_t>(sizeof(float));
+    constexpr auto kItem = static_cast<py::ssize_t>(sizeof(T));
     bool usable = (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
     py::ssize_t step = kItem;
     for (py::ssize_t axis = dimensions - 1; axis >= 0; --axis) {
-        // Kernels take one or two axes whole; a batch may have any stride of whole floats.
+        // Kernels take one or two axes whole; a batch may have any stride of whole numbers.
         const bool fits =
             axis == 0 && dimensions == 3 ? array.strides(0) % kItem == 0 : array.strides(axis) == step;
         usable = usable && (array.shape(axis) <= 1 || fits);
         step *= array.shape(axis);
     }
-    if (!usable) array = plain_copy<float>(array);
-    FloatView view;
-    view.data = static_cast<const float*>(array.data());
+    if (!usable) array = plain_copy<T>(array);
+    ArrayView<T> view;
+    view.data = static_cast<const T*>(array.data());
     view.length = static_cast<std::size_t>(array.shape(0));
     view.rows = dimensions == 3 ? static_cast<std::size_t>(array.shape(1)) : 1;
     view.stride = static_cast<std::ptrdiff_t>(array.strides(0) / kItem);
@@ -118,8 +134,36 @@ inline FloatView float_view(const ArgumentName& name, const py::handle& object,
     return view;
 }
 
+inline FloatView float_view(const ArgumentName& name, const py::handle& object,
+                            const ExpectedShape& expected) {
+    return array_view<float>(name, object, expected);
+}
+
 inline FloatView float_rows(const char* name, const py::handle& object, py::ssize_t columns) {
     return float_view({name}, object, {"N", -1, columns});
+}
+
+// Where each of the parts begins that `length` rows are divided into, and at last where they end. A copy: the
+// array may be written to while the core, which trusts the numbers, reads them.
+inline std::vector<std::size_t> part_offsets(const char* name, const py::handle& object, std::size_t length) {
+    const auto view = array_view<std::int64_t>({name}, object, {"parts + 1"});
+    const std::string expected = ": expected numbers that begin with 0, never fall and end with ";
+    if (view.length == 0) {
+        throw py::value_error(name + expected + std::to_string(length) + ", got none");
+    }
+    std::vector<std::size_t> offsets(view.length);
+    std::int64_t before = 0;
+    for (std::size_t i = 0; i < view.length; ++i) {
+        const std::int64_t value = view.data[i];
+        const bool ends_wrong = i + 1 == view.length && static_cast<std::uint64_t>(value) != length;
+        if (value < before || (i == 0 && value != 0) || ends_wrong) {
+            throw py::value_error(name + expected + std::to_string(length) + ", got " +
+                                  std::to_string(value) + " at index " + std::to_string(i));
+        }
+        offsets[i] = static_cast<std::size_t>(value);
+        before = value;
+    }
+    return offsets;
 }
 
 // Of an error that says "not a number of that kind", drops it; any other, such as an interrupt, goes on to

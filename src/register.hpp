@@ -6,6 +6,7 @@
 namespace retinaface::python {
 
 void register_engine(pybind11::module_& module);
+void register_matching(pybind11::module_& module);
 void register_ops(pybind11::module_& module);
 void register_postprocess(pybind11::module_& module);
 

@@ -48,6 +48,7 @@ PUBLIC = {
         "RetinaFaceError",
         "WeightsError",
     ],
+    "retinaface_fast.evaluation": ["Curve", "Scores", "evaluate", "match_boxes"],
     "retinaface_fast.geometry": ["Geometry"],
     "retinaface_fast.image": ["DEFAULT_MAX_PIXELS", "ImageSource", "LoadedImage", "read_image"],
     "retinaface_fast.network": [

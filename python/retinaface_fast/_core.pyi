@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ._typing import FloatArray, IntArray, UInt8Array
+from ._typing import DoubleArray, FloatArray, IntArray, UInt8Array
 
 class AnchorPyramid:
     def __init__(self, strides: Sequence[int], sizes: Sequence[Sequence[float]]) -> None: ...
@@ -50,6 +50,13 @@ def encode_landmarks(
 ) -> FloatArray: ...
 def clip_boxes(boxes: FloatArray, image_size_hw: tuple[int, int], /) -> FloatArray: ...
 def box_iou(boxes1: FloatArray, boxes2: FloatArray, /) -> FloatArray: ...
+def match_boxes(
+    predictions: DoubleArray,
+    prediction_offsets: IntArray,
+    boxes: DoubleArray,
+    box_offsets: IntArray,
+    /,
+) -> tuple[IntArray, DoubleArray]: ...
 def nms(
     boxes: FloatArray,
     scores: FloatArray,
