@@ -1,10 +1,13 @@
 // Anchors, decode, encode, clip, IoU and NMS.
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "array_view.hpp"
 #include "register.hpp"
 #include "retinaface/decode.hpp"
 #include "retinaface/nms.hpp"
+#include "retinaface/vote.hpp"
 
 namespace retinaface::python {
 
@@ -86,6 +89,52 @@ py::array_t<std::int64_t> nms_indices(const py::object& boxes_in, const py::obje
     return out;
 }
 
+template <typename T>
+py::array_t<T> to_array(const std::vector<T>& values, std::vector<py::ssize_t> shape) {
+    py::array_t<T> out(std::move(shape));
+    std::copy(values.begin(), values.end(), out.mutable_data());
+    return out;
+}
+
+py::tuple vote(const py::object& boxes_in, const py::object& scores_in, const py::object& landmarks_in,
+               const py::object& iou_threshold) {
+    const FloatView boxes = float_rows("boxes", boxes_in, 4);
+    const FloatView scores = float_view({"scores"}, scores_in, {"N"});
+    FloatView landmarks;
+    if (!landmarks_in.is_none()) landmarks = float_rows("landmarks", landmarks_in, 10);
+    const double threshold = unit_interval("iou_threshold", iou_threshold);
+    const auto check_length = [&](const char* name, std::size_t length) {
+        if (length == boxes.length) return;
+        throw py::value_error(std::string(name) + ": expected one for each of the " +
+                              std::to_string(boxes.length) + " boxes, got " + std::to_string(length));
+    };
+    check_length("scores", scores.length);
+    if (!landmarks_in.is_none()) check_length("landmarks", landmarks.length);
+    if (boxes.length > kMaxAnchors) throw py::value_error("boxes: expected at most 2147483647 boxes");
+    Votes votes;
+    std::size_t bad_at = scores.length;
+    {
+        const py::gil_scoped_release release;
+        for (std::size_t i = 0; i < scores.length && bad_at == scores.length; ++i) {
+            if (!(scores.data[i] >= 0.0F) || std::isinf(scores.data[i])) bad_at = i;
+        }
+        if (bad_at == scores.length) {
+            NmsWorkspace workspace;
+            votes = vote_boxes(boxes.data, scores.data, landmarks.data, boxes.length, threshold, workspace);
+        }
+    }
+    if (bad_at < scores.length) {
+        throw py::value_error("scores: expected finite numbers >= 0, got " +
+                              std::string(py::str(py::float_(scores.data[bad_at]))) + " at index " +
+                              std::to_string(bad_at));
+    }
+    const auto groups = static_cast<py::ssize_t>(votes.scores.size());
+    return py::make_tuple(to_array(votes.boxes, {groups, 4}), to_array(votes.scores, {groups}),
+                          landmarks_in.is_none() ? py::object(py::none())
+                                                 : py::object(to_array(votes.landmarks, {groups, 10})),
+                          to_array(votes.score_sums, {groups}), to_array(votes.members, {groups}));
+}
+
 }  // namespace
 
 void register_ops(py::module_& module) {
@@ -137,6 +186,7 @@ void register_ops(py::module_& module) {
         return out;
     });
     module.def("nms", &nms_indices);
+    module.def("vote_boxes", &vote);
 }
 
 }  // namespace retinaface::python

@@ -515,7 +515,7 @@ def test_detector_cannot_be_changed(detector: FaceDetector) -> None:
     assert repr(detector) == (
         f"FaceDetector('mobilenet0.25', engine='{detector.engine}', device='{detector.device}', "
         f"threads={detector.threads}, score_threshold=0.5, nms_threshold=0.4, top_k=5000, keep_top_k=750, "
-        "max_side=None)"
+        "max_side=None, tta=None, close_ups=True, tile_side=None)"
     )
     weakref.ref(detector)
 

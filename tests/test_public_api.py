@@ -9,7 +9,7 @@ from importlib import import_module
 import pytest
 
 import retinaface_fast
-from retinaface_fast import Detections, Face, FaceDetector
+from retinaface_fast import TTA, Detections, Face, FaceDetector
 
 PUBLIC = {
     "retinaface_fast": [
@@ -21,6 +21,7 @@ PUBLIC = {
         "ImageError",
         "MissingDependencyError",
         "RetinaFaceError",
+        "TTA",
         "WeightsError",
         "__version__",
         "detect",
@@ -67,6 +68,7 @@ PUBLIC = {
         "Faces",
         "P2_P6",
         "P3_P5",
+        "Votes",
         "box_iou",
         "clip_boxes",
         "decode_boxes",
@@ -78,7 +80,9 @@ PUBLIC = {
         "postprocess",
         "simd_level",
         "simd_levels",
+        "vote_boxes",
     ],
+    "retinaface_fast.tta": ["TTA", "View"],
     "retinaface_fast.weights": [
         "ModelWeights",
         "Progress",
@@ -116,6 +120,7 @@ MEMBERS = {
         "to_supervision",
     ],
     FaceDetector: [
+        "close_ups",
         "detect",
         "detect_batch",
         "device",
@@ -128,7 +133,20 @@ MEMBERS = {
         "replace",
         "score_threshold",
         "threads",
+        "tile_side",
         "top_k",
+        "tta",
+    ],
+    TTA: [
+        "agreement",
+        "flip",
+        "max_face_side",
+        "max_long_side",
+        "merge",
+        "paper_compat",
+        "short_sides",
+        "views",
+        "vote_threshold",
     ],
 }
 
@@ -142,6 +160,7 @@ SETTINGS = {
 }
 NETWORK = {"model": "mobilenet0.25", "weights": None, "engine": "auto", "device": None, "threads": None}
 OVERRIDES = dict.fromkeys(SETTINGS)
+PASSES = {"tta": None, "close_ups": True, "tile_side": None}
 
 
 @pytest.mark.parametrize("module", sorted(PUBLIC))
@@ -173,10 +192,14 @@ def test_members_of_a_class(kind: type) -> None:
 @pytest.mark.parametrize(
     ("function", "positional", "keywords"),
     [
-        (FaceDetector, {"model": "mobilenet0.25"}, {**NETWORK, **SETTINGS}),
+        (FaceDetector, {"model": "mobilenet0.25"}, {**NETWORK, **SETTINGS, **PASSES}),
         (FaceDetector.detect, {"image": inspect.Parameter.empty}, {"color": "bgr", **OVERRIDES}),
         (FaceDetector.detect_batch, {"images": inspect.Parameter.empty}, {"color": "bgr", **OVERRIDES}),
-        (retinaface_fast.detect, {"image": inspect.Parameter.empty}, {"color": "bgr", **NETWORK, **SETTINGS}),
+        (
+            retinaface_fast.detect,
+            {"image": inspect.Parameter.empty},
+            {"color": "bgr", **NETWORK, **SETTINGS, **PASSES},
+        ),
     ],
 )
 def test_parameters(function, positional: dict, keywords: dict) -> None:

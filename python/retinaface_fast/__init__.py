@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .errors import MissingDependencyError as MissingDependencyError
     from .errors import RetinaFaceError as RetinaFaceError
     from .errors import WeightsError as WeightsError
+    from .tta import TTA as TTA
 
     __version__: str
 
@@ -36,6 +37,7 @@ _HOMES = {
     "MissingDependencyError": "errors",
     "RetinaFaceError": "errors",
     "WeightsError": "errors",
+    "TTA": "tta",
 }
 
 __all__ = [  # noqa: RUF022 -- the order of the documentation
@@ -43,6 +45,7 @@ __all__ = [  # noqa: RUF022 -- the order of the documentation
     "FaceDetector",
     "Detections",
     "Face",
+    "TTA",
     "ops",
     "RetinaFaceError",
     "WeightsError",

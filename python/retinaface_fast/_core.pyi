@@ -65,6 +65,9 @@ def nms(
     keep_top_k: int | None,
     /,
 ) -> IntArray: ...
+def vote_boxes(
+    boxes: FloatArray, scores: FloatArray, landmarks: FloatArray | None, iou_threshold: float, /
+) -> tuple[FloatArray, FloatArray, FloatArray | None, FloatArray, IntArray]: ...
 def postprocess(
     pyramid: AnchorPyramid,
     class_scores: FloatArray | Sequence[FloatArray],

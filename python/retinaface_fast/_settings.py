@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from ._validation import check_fraction, check_optional_positive_int
+from ._tiles import SMALLEST_TILE
+from ._validation import check_bool, check_fraction, check_optional_positive_int
+from .tta import TTA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +26,9 @@ class Settings:
     keep_top_k: int | None = 750
     max_side: int | None = None
     max_pixels: int | None = None
+    tta: TTA | None = None
+    close_ups: bool = True
+    tile_side: int | None = None
 
     def __post_init__(self) -> None:
         for name, check in SETTINGS.items():
@@ -34,12 +39,29 @@ class Settings:
         changes = {name: value for name, value in options.items() if value is not None}
         return dataclasses.replace(self, **changes) if changes else self
 
+    def unlimited(self) -> Settings:
+        """Return these settings without a limit on candidates and faces."""
+        return dataclasses.replace(self, top_k=None, keep_top_k=None)
+
 
 def _check_count(value: object, name: str) -> int | None:
     count = check_optional_positive_int(value, name)
     if count is not None and count > _MOST:
         raise ValueError(f"{name} must be at most {_MOST}, got {count}")
     return count
+
+
+def _check_tta(value: object, name: str) -> TTA | None:
+    if value is not None and not isinstance(value, TTA):
+        raise TypeError(f"{name} must be a TTA or None, got {type(value).__name__} {value!r}")
+    return value
+
+
+def _check_tile_side(value: object, name: str) -> int | None:
+    side = check_optional_positive_int(value, name)
+    if side is not None and side < SMALLEST_TILE:
+        raise ValueError(f"{name} must be at least {SMALLEST_TILE}, got {side}")
+    return side
 
 
 #: Every setting, with what checks it.
@@ -50,4 +72,7 @@ SETTINGS: dict[str, Callable[[object, str], Any]] = {
     "keep_top_k": _check_count,
     "max_side": check_optional_positive_int,
     "max_pixels": check_optional_positive_int,
+    "tta": _check_tta,
+    "close_ups": check_bool,
+    "tile_side": _check_tile_side,
 }

@@ -42,6 +42,13 @@ def check_optional_positive_int(value: object, name: str) -> int | None:
     return None if value is None else check_positive_int(value, name)
 
 
+def check_bool(value: object, name: str) -> bool:
+    """Return `value` as a bool, or say that the argument `name` must be one."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__} {value!r}")
+    return bool(value)
+
+
 def check_str(value: object, name: str) -> str:
     """Return `value`, or say that the argument `name` must be a string."""
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The operations around the network, in C++: anchors, boxes, landmarks, NMS and fused post-processing.
+"""The operations around the network, in C++: anchors, boxes, landmarks, NMS, box voting and post-processing.
 
 Arrays are float32 NumPy arrays; contiguous ones are read in place, others are copied once. Lengths are
 pixels, the origin is the top left corner of the image, boxes are (x1, y1, x2, y2) without "+1". All functions
@@ -21,12 +21,14 @@ from .boxes import (
 from .nms import nms
 from .postprocess import Faces, postprocess
 from .simd import simd_level, simd_levels
+from .vote import Votes, vote_boxes
 
 __all__ = [
     "P2_P6",
     "P3_P5",
     "AnchorConfig",
     "Faces",
+    "Votes",
     "box_iou",
     "clip_boxes",
     "decode_boxes",
@@ -38,4 +40,5 @@ __all__ = [
     "postprocess",
     "simd_level",
     "simd_levels",
+    "vote_boxes",
 ]

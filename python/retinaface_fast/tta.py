@@ -1,0 +1,181 @@
+"""Test-time augmentation: search a picture at several sizes, and mirrored, and vote on what is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from . import ops
+from ._validation import check_bool, check_fraction, check_optional_positive_int, check_positive_int
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._typing import FloatArray
+
+__all__ = ["TTA", "View"]
+
+#: Most faces that the published evaluation of the paper writes for a picture.
+_PAPER_FACES = 750
+
+
+class View(NamedTuple):
+    """One of the pictures that are searched in place of the original."""
+
+    size_hw: tuple[int, int]
+    flipped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TTA:
+    """How often, and at which sizes, a picture is searched; for `FaceDetector(tta=…)`.
+
+    The defaults are the test protocol of the paper (Deng et al. 2019, section 4.3): five sizes, each of them
+    mirrored, too. That finds many more small faces, at some twenty times the cost of one search of a picture
+    of a megapixel. `TTA(short_sides=(None,))` searches the picture at its own size and mirrored.
+
+    Each view is searched with the detector's settings, but from a score of 0.02 on, and suppressed by itself.
+    Then `ops.vote_boxes` makes one face of all that overlap: its box and landmarks are means weighted by the
+    scores. Its score is the best one, or with `agreement` takes into account how many views found it. What
+    still overlaps by more than the detector's nms_threshold is suppressed. Where there is only one view, no
+    vote is taken: the faces are those of a search at that size.
+
+    Attributes:
+        short_sides: Lengths in pixels to which the shorter side of the picture is brought, up or down; None
+            among them stands for the picture as it is. Sizes that come out equal are searched once.
+        flip: Whether each size is searched mirrored, too.
+        max_long_side: The longer side is never enlarged beyond, or left above, so many pixels: a view that it
+            would be smaller than `short_sides` says. None for no limit. Does not apply to None in
+            `short_sides`.
+        vote_threshold: From 0 to 1; candidates with an IoU >= vote_threshold are one face.
+        max_face_side: Faces whose box in a view has a geometric mean side of more than so many pixels of the
+            view are left to smaller views; the smallest view keeps all. None for no limit.
+        agreement: From 0 to 1; the weight in the score of the agreement of the views: score = (1 - agreement)
+            * best + agreement * min(1, sum of the scores / number of views that keep faces of that size).
+        paper_compat: Do as the code that was published with the paper: what only one view found is dropped,
+            voted faces are not suppressed again, and 750 are returned at most.
+
+    Raises:
+        TypeError: An attribute has the wrong type.
+        ValueError: A number is out of range, or there is no size.
+
+    Examples:
+        >>> [view.size_hw for view in TTA(short_sides=(None, 240), flip=False).views((480, 640))]
+        [(480, 640), (240, 320)]
+    """
+
+    short_sides: Sequence[int | None] = (500, 800, 1100, 1400, 1700)
+    flip: bool = True
+    max_long_side: int | None = None
+    vote_threshold: float = 0.4
+    max_face_side: int | None = None
+    agreement: float = 0.0
+    paper_compat: bool = False
+
+    def __post_init__(self) -> None:
+        checked = {
+            "short_sides": _check_sides(self.short_sides),
+            "flip": check_bool(self.flip, "flip"),
+            "max_long_side": check_optional_positive_int(self.max_long_side, "max_long_side"),
+            "vote_threshold": check_fraction(self.vote_threshold, "vote_threshold"),
+            "max_face_side": check_optional_positive_int(self.max_face_side, "max_face_side"),
+            "agreement": check_fraction(self.agreement, "agreement"),
+            "paper_compat": check_bool(self.paper_compat, "paper_compat"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def views(self, size_hw: tuple[int, int]) -> list[View]:
+        """Return the views of a picture of this height and width, in the order in which they are searched."""
+        sizes = dict.fromkeys(self._view_size(size_hw, side) for side in self.short_sides)
+        flips = (False, True) if self.flip else (False,)
+        return [View(size, flipped) for size in sizes for flipped in flips]
+
+    def _view_size(self, size_hw: tuple[int, int], short_side: int | None) -> tuple[int, int]:
+        if short_side is None:
+            return size_hw
+        shorter, longer = sorted(size_hw)
+        scale = short_side / shorter
+        if self.max_long_side is not None:
+            scale = min(scale, self.max_long_side / longer)
+        return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
+
+    def merge(
+        self,
+        found: Sequence[ops.Faces],
+        views: Sequence[View],
+        size_hw: tuple[int, int],
+        *,
+        score_threshold: float,
+        nms_threshold: float,
+        keep_top_k: int | None,
+    ) -> ops.Faces:
+        """Vote on what the views found.
+
+        Args:
+            found: For each view its faces, in pixels of the picture.
+            views: The views.
+            size_hw: Height and width of the picture.
+            score_threshold: A face that is returned has score > score_threshold.
+            nms_threshold: Of two voted faces with IoU > nms_threshold, the lower is dropped.
+            keep_top_k: Most faces that are returned; all if None.
+
+        Returns:
+            The faces in pixels of the picture, highest score first.
+        """
+        scales = [
+            float(np.sqrt(view.size_hw[0] * view.size_hw[1] / (size_hw[0] * size_hw[1]))) for view in views
+        ]
+        limits = [self._largest_face(scale, min(scales)) for scale in scales]
+        kept = [
+            ops.Faces(*(column[_sides(faces.boxes) <= limit] for column in faces))
+            for faces, limit in zip(found, limits, strict=True)
+        ]
+        votes = ops.vote_boxes(
+            *(np.concatenate(columns) for columns in zip(*kept, strict=True)),
+            iou_threshold=self.vote_threshold,
+        )
+        assert votes.landmarks is not None
+        scores = votes.scores
+        if self.agreement > 0:
+            able = (_sides(votes.boxes)[:, None] <= np.array(limits)).sum(axis=1)
+            together = np.minimum(1, votes.score_sums / np.maximum(able, 1))
+            mixed = (1 - self.agreement) * votes.scores + self.agreement * together
+            scores = mixed.astype(np.float32)
+        chosen = scores > score_threshold
+        if self.paper_compat:
+            chosen &= votes.members > 1
+            keep_top_k = min(keep_top_k or _PAPER_FACES, _PAPER_FACES)
+        boxes, scores, landmarks = votes.boxes[chosen], scores[chosen], votes.landmarks[chosen]
+        order = ops.nms(
+            boxes, scores, iou_threshold=1.0 if self.paper_compat else nms_threshold, keep_top_k=keep_top_k
+        )
+        return ops.Faces(boxes[order], scores[order], landmarks[order])
+
+    def _largest_face(self, scale: float, smallest_scale: float) -> float:
+        """Largest side, in pixels of the picture, of a face that a view of this scale keeps."""
+        if self.max_face_side is None or scale <= smallest_scale:
+            return np.inf
+        return self.max_face_side / scale
+
+
+def _check_sides(value: object) -> tuple[int | None, ...]:
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        kind = type(value).__name__
+        raise TypeError(f"short_sides must be a sequence of integers or None, got {kind} {value!r}")
+    sides = tuple(
+        None if side is None else check_positive_int(side, f"short_sides[{index}]")
+        for index, side in enumerate(value)
+    )
+    if not sides:
+        raise ValueError("short_sides must hold at least one size, got none")
+    return sides
+
+
+def _sides(boxes: FloatArray) -> FloatArray:
+    """(N,) float32: geometric mean of width and height of (N, 4) xyxy boxes, pixels."""
+    sides: FloatArray = np.sqrt(np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1))
+    return sides
