@@ -28,9 +28,10 @@ import numpy as np
 from tests.reference import wider_ap
 
 from benchmarks import measure
-from benchmarks.predictions import FLOAT64, SETTINGS, Predictions, PredictionsError, names_in, wider_rows
-from benchmarks.ties import PIXELS, SCORE, Side, distances, explain, match
+from benchmarks.predictions import FLOAT64, SETTINGS, Predictions, PredictionsError, wider_rows
+from benchmarks.ties import PIXELS, SCORE, Side, distances, explain, landmarks_of, match
 from retinaface_fast import RetinaFaceError
+from retinaface_fast.data import read_names
 from retinaface_fast.engines import ENGINES
 
 if TYPE_CHECKING:
@@ -61,9 +62,10 @@ class Comparison:
         self.pictures += 1
         self.faces += len(matched.pairs)
         mine, its = matched.pairs.T
+        points = [landmarks_of(each) for each in found]
         differences = (
             np.abs(found[0].boxes[mine] - found[1].boxes[its]),
-            np.abs(found[0].landmarks[mine] - found[1].landmarks[its]),
+            np.abs(points[0][mine] - points[1][its]),
             np.abs(found[0].scores[mine] - found[1].scores[its]),
         )
         for part, difference in zip(PARTS, differences, strict=True):
@@ -206,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = arguments_of(arguments)
     measure.use_one_thread()
     try:
-        pictures = names_in(options.images / "images.txt")[:: options.every]
+        pictures = read_names(options.images / "images.txt")[:: options.every]
         truth = wider_ap.read_ground_truth(options.images / "ground_truth", pictures)
         engines = [
             Predictions(name, options.images / "images", options.predictions) for name in options.engines

@@ -1,30 +1,27 @@
 """Detections of an engine on many pictures, kept in files, so that an interrupted run goes on.
 
-The files are those that the WIDER FACE evaluation reads, `<event>/<name>.txt`: the name, the number of faces,
-and a line `x y width height score` for each. Here the landmarks follow on the line, x and y of five points;
-programs that take the first five numbers are not disturbed.
+The files are those that the WIDER FACE evaluation reads, `<event>/<name>.txt`, with landmarks: see
+`retinaface_fast.data.write_prediction`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from retinaface_fast import Detections, FaceDetector, _core, ops
+from retinaface_fast import FaceDetector, _core, ops
+from retinaface_fast.data import Prediction, read_prediction, write_prediction
 from retinaface_fast.engines import Engine, RawOutputs, create_engine
+from retinaface_fast.evaluation import claim_folder
 from retinaface_fast.weights import load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from retinaface_fast.weights import ModelWeights
 
 Array = npt.NDArray[Any]
@@ -35,15 +32,7 @@ SETTINGS: dict[str, Any] = {"score_threshold": 0.02, "nms_threshold": 0.4, "top_
 
 
 class PredictionsError(Exception):
-    """The files hold something else than what was asked for; the message says what to do."""
-
-
-class Found(NamedTuple):
-    """The faces of one picture, highest score first."""
-
-    boxes: Array  #: (N, 4) xyxy, pixels
-    scores: Array  #: (N,)
-    landmarks: Array  #: (N, 5, 2), pixels
+    """A picture cannot be had."""
 
 
 class Float64Engine:
@@ -93,7 +82,7 @@ class Predictions:
         model: Name of the weights.
 
     Raises:
-        PredictionsError: The folder holds predictions that were made in another way.
+        DatasetError: The folder holds predictions that were made in another way.
     """
 
     def __init__(self, engine: str, pictures: Path, folder: Path, model: str = "mobilenet0.25") -> None:
@@ -116,11 +105,12 @@ class Predictions:
         """What the deltas are multiplied with."""
         return self._weights.config.variances
 
-    def __getitem__(self, picture: str) -> Found:
+    def __getitem__(self, picture: str) -> Prediction:
         path = self.folder / f"{picture}.txt"
         if not path.exists():
-            _write(path, picture, self.detector.detect(self.pixels(picture)))
-        return read(path)
+            found = self.detector.detect(self.pixels(picture))
+            write_prediction(path, picture, found.boxes, found.scores, found.landmarks)
+        return read_prediction(path)
 
     @property
     def engine(self) -> Engine:
@@ -146,18 +136,7 @@ class Predictions:
     def _sign(self) -> None:
         """Say in the folder how its predictions were made; refuse one in which something else is said."""
         signature = {"engine": self.name, "model": self.model, **SETTINGS, **_makers(self.name)}
-        path = self.folder / "made_by.json"
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(signature, indent=2))
-            return
-        found = json.loads(path.read_text())
-        different = [key for key in {**signature, **found} if signature.get(key) != found.get(key)]
-        if different:
-            what = ", ".join(
-                f"{key} {found.get(key)!r} instead of {signature.get(key)!r}" for key in different
-            )
-            raise PredictionsError(f"{self.folder} was made with {what}: remove it, or name another folder")
+        claim_folder(self.folder / "made_by.json", signature)
 
 
 def _makers(engine: str) -> dict[str, str]:
@@ -170,33 +149,7 @@ def _makers(engine: str) -> dict[str, str]:
     return makers
 
 
-def _write(path: Path, picture: str, found: Detections) -> None:
-    """All or nothing, so that a file that is there is whole."""
-    boxes = found.boxes.astype(np.float64)
-    lines = [f"{picture}.jpg", str(len(boxes))]
-    for (x1, y1, x2, y2), score, points in zip(boxes, found.scores, found.landmarks, strict=True):
-        place = " ".join(f"{value:.6f}" for value in (x1, y1, x2 - x1, y2 - y1))
-        lines.append(f"{place} {score:.9g} " + " ".join(f"{value:.6f}" for value in points.ravel()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text("\n".join(lines) + "\n")
-    os.replace(partial, path)  # noqa: PTH105 -- the name says that it is atomic
-
-
-def read(path: Path) -> Found:
-    """The faces in one of the files."""
-    lines = path.read_text().splitlines()[2:]
-    rows = np.array([line.split() for line in lines], dtype=np.float64).reshape(len(lines), 15)
-    boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
-    return Found(boxes, rows[:, 4], rows[:, 5:].reshape(-1, 5, 2))
-
-
-def wider_rows(found: Found) -> Array:
+def wider_rows(found: Prediction) -> Array:
     """(N, 5) x, y, width, height, score: what the evaluation takes."""
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
     return np.column_stack([found.boxes[:, :2], sides, found.scores])
-
-
-def names_in(path: Path) -> Sequence[str]:
-    """The pictures of a list such as images.txt, without `.jpg`."""
-    return [line.removesuffix(".jpg") for line in path.read_text().split("\n") if line]

@@ -18,7 +18,8 @@ from benchmarks.predictions import SETTINGS
 from retinaface_fast import ops
 
 if TYPE_CHECKING:
-    from benchmarks.predictions import Found, Predictions
+    from benchmarks.predictions import Predictions
+    from retinaface_fast.data import Prediction
 
 Array = npt.NDArray[Any]
 
@@ -42,14 +43,19 @@ class Matched(NamedTuple):
     only_other: Array  #: indices of those that only the second has
 
 
-def distances(face: int, one: Found, other: Found) -> tuple[Array, Array, Array]:
+def landmarks_of(found: Prediction) -> Array:
+    """(N, 5, 2), also of a picture without a face: its file has no columns to say that it has landmarks."""
+    return np.empty((0, 5, 2)) if found.landmarks is None and not len(found) else np.asarray(found.landmarks)
+
+
+def distances(face: int, one: Prediction, other: Prediction) -> tuple[Array, Array, Array]:
     """Largest difference of box, of landmarks, and of score of one face to each of another result."""
     boxes = np.abs(other.boxes - one.boxes[face]).max(axis=1, initial=0)
-    landmarks = np.abs(other.landmarks - one.landmarks[face]).max(axis=(1, 2), initial=0)
+    landmarks = np.abs(landmarks_of(other) - landmarks_of(one)[face]).max(axis=(1, 2), initial=0)
     return boxes, landmarks, np.abs(other.scores - one.scores[face])
 
 
-def match(one: Found, other: Found) -> Matched:
+def match(one: Prediction, other: Prediction) -> Matched:
     """Each face of `one`, by score, takes the nearest within the tolerances that is still free."""
     free = np.ones(len(other.scores), dtype=bool)
     pairs, only_one = [], []
@@ -93,7 +99,7 @@ class Side:
         found: The faces.
     """
 
-    def __init__(self, scores: Array, boxes: Array, found: Found) -> None:
+    def __init__(self, scores: Array, boxes: Array, found: Prediction) -> None:
         self.scores = scores.astype(np.float64)
         self.boxes = boxes.astype(np.float64)
         self.found = found

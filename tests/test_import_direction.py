@@ -49,6 +49,8 @@ HEAVY = (
     "PIL",
     "supervision",
     "skimage",
+    "scipy",
+    "pycocotools",
     "typer",
     "rich",
 )
@@ -136,7 +138,7 @@ def loaded_after(code: str) -> set[str]:
         "import retinaface_fast",
         "import retinaface_fast; retinaface_fast.ops.nms; retinaface_fast.__version__",
         "from retinaface_fast import FaceDetector, detect, Detections, Face, ImageError",
-        "from retinaface_fast import weights, engines, network, image, draw, align, geometry",
+        "from retinaface_fast import weights, engines, network, image, draw, align, geometry, data",
         "from retinaface_fast.weights import load_weights; load_weights('mobilenet0.25')",
         "from retinaface_fast.engines import available_engines; available_engines()",
         "import numpy, retinaface_fast.image as image; image.read_image(numpy.zeros((9, 9), 'uint8'))",

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from benchmarks import agreement, predictions, ties
-from benchmarks.predictions import Found, Predictions, PredictionsError
+from benchmarks.predictions import Predictions, PredictionsError
 from benchmarks.ties import Side
 
+from retinaface_fast import DatasetError
+from retinaface_fast.data import Prediction, read_names
 from tests.reference import wider_ap
 
 if TYPE_CHECKING:
@@ -26,8 +28,8 @@ PICTURES = 6
 
 @pytest.fixture(scope="module")
 def pictures(wider_dir: Path) -> list[str]:
-    names = predictions.names_in(wider_dir / "images.txt")
-    return list(names[:: -(-len(names) // PICTURES)])
+    names = read_names(wider_dir / "images.txt")
+    return names[:: -(-len(names) // PICTURES)]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,8 @@ def test_finds_a_disagreement(
     lines = (native.folder / f"{picture}.txt").read_text().splitlines()
     changed = other.folder / f"{picture}.txt"
     changed.parent.mkdir(parents=True)
-    changed.write_text("\n".join([*lines[:2], *change(lines[2:])]) + "\n")
+    faces = change(lines[2:])
+    changed.write_text("\n".join([lines[0], str(len(faces)), *faces]) + "\n")
     assert [entry["why"] for entry in compared(native, other, [picture]).disagreements] == reasons
 
 
@@ -105,7 +108,7 @@ def moved(line: str, column: int, by: float) -> str:
 
 
 def test_an_interrupted_run_goes_on_and_another_one_is_refused(wider_dir: Path, tmp_path: Path) -> None:
-    name = predictions.names_in(wider_dir / "images.txt")[0]
+    name = read_names(wider_dir / "images.txt")[0]
     first = Predictions("native", wider_dir / "images", tmp_path)
     found = first[name]
     again = Predictions("native", wider_dir / "images" / "not there", tmp_path)
@@ -114,7 +117,7 @@ def test_an_interrupted_run_goes_on_and_another_one_is_refused(wider_dir: Path, 
         again["no such picture"]
     made_by = first.folder / "made_by.json"
     made_by.write_text(json.dumps(json.loads(made_by.read_text()) | {"core": "another"}))
-    with pytest.raises(PredictionsError, match="made with core 'another' instead of"):
+    with pytest.raises(DatasetError, match="made with core 'another' instead of"):
         Predictions("native", wider_dir / "images", tmp_path)
 
 
@@ -132,7 +135,7 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def side(scores: list[float], boxes: list[list[float]], faces: list[int]) -> Side:
     all_scores, all_boxes = np.array(scores), np.array(boxes, dtype=np.float64)
     return Side(
-        all_scores, all_boxes, Found(all_boxes[faces], all_scores[faces], np.zeros((len(faces), 5, 2)))
+        all_scores, all_boxes, Prediction(all_boxes[faces], all_scores[faces], np.zeros((len(faces), 5, 2)))
     )
 
 
