@@ -67,8 +67,8 @@ def made_up_predictions(
     """(N, 5) x, y, width, height, score by picture, in quarters of a pixel."""
     rng = np.random.default_rng(seed)
     found = {}
-    for name, annotations in truth.items():
-        faces = annotations.boxes[rng.random(len(annotations.boxes)) < 0.9]
+    for name, annotated in truth.items():
+        faces = annotated.boxes[rng.random(len(annotated.boxes)) < 0.9]
         faces = np.concatenate([faces, faces[rng.random(len(faces)) < 0.2]])
         alarms = max(per_picture - len(faces), 0)
         sides = np.exp(rng.uniform(np.log(6), np.log(300), alarms))
@@ -153,7 +153,7 @@ def main() -> int:
     found = made_up_predictions(truth, parsed.per_picture)
     calls = contestants(found, truth)
     expected = calls[OURS]()
-    faces = sum(len(annotations.boxes) for annotations in truth.values())
+    faces = sum(len(annotated.boxes) for annotated in truth.values())
     predictions = sum(len(rows) for rows in found.values())
     print(f"{measure.machine()}; one thread, medians")
     print(f"{len(truth):,} pictures, {faces:,} annotated boxes, {predictions:,} predictions")
