@@ -135,7 +135,7 @@ def coco_curve(
 
 
 def coco(found: Found, truth: Truth, most: int) -> dict[str, float]:
-    overlaps = [0.5 + 0.05 * step for step in range(10)]
+    overlaps = [0.5 + (0.95 - 0.5) / 9 * step for step in range(10)]  # rounded as its authors' are
     areas = {"": (0.0, 1e10), "_small": (0.0, 1024.0), "_medium": (1024.0, 9216.0), "_large": (9216.0, 1e10)}
     result = {}
     for name, limits in areas.items():
