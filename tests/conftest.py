@@ -69,3 +69,18 @@ def cat_bgr() -> UInt8Array:
     image = cv2.imread(str(_package_dir("skimage") / "data" / "chelsea.png"))
     assert image is not None
     return image
+
+
+@pytest.fixture(scope="session")
+def _crowd() -> UInt8Array:
+    from benchmarks.scenes import crowd
+
+    image = crowd((480, 636), sides=(48, 80, 120))
+    image.flags.writeable = False
+    return image
+
+
+@pytest.fixture
+def crowd_bgr(_crowd: UInt8Array) -> UInt8Array:
+    """Some faces of three sizes in (480, 636, 3) uint8 BGR; a fresh copy for each test."""
+    return _crowd.copy()

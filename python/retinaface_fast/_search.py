@@ -38,7 +38,7 @@ _REDUCED_SIDE, _MOST_REDUCTION = 384, 16
 _CLOSE_UP_FACE = 400
 #: Faces of the picture from this side on, in its pixels and in those of the reduced one, must be found in
 #: both, in the reduced one with any score and this overlap.
-_DOUBTFUL_FACE, _DOUBTFUL_REDUCED, _CONFIRMED_IOU = 200, 20, 0.3
+_DOUBTFUL_FACE, _DOUBTFUL_REDUCED, _CONFIRMED_IOU = 200, 16, 0.5
 
 
 @dataclass(slots=True)

@@ -292,7 +292,7 @@ class FaceDetector:
                 "a FaceDetector that was given loaded ModelWeights cannot be pickled: give weights as the "
                 "path of a file, which the other process can load (save_weights writes one)"
             )
-        return _rebuild, ({**self._origin, **dataclasses.asdict(self._settings)},)
+        return _rebuild, ({**self._origin, **{name: getattr(self._settings, name) for name in SETTINGS}},)
 
     # Detection
 

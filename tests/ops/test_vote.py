@@ -103,8 +103,16 @@ def test_any_memory_layout(layout) -> None:
     [
         ({"boxes": np.zeros((2, 4))}, TypeError, "boxes: expected a float32"),
         ({"boxes": np.zeros((2, 5), np.float32)}, ValueError, r"boxes: .*\(N, 4\)"),
-        ({"scores": np.zeros(3, np.float32)}, ValueError, "scores: expected one for each of the 2 boxes, got 3"),
-        ({"scores": np.float32([0.5, np.nan])}, ValueError, "scores: expected finite numbers >= 0, got nan at"),
+        (
+            {"scores": np.zeros(3, np.float32)},
+            ValueError,
+            "scores: expected one for each of the 2 boxes, got 3",
+        ),
+        (
+            {"scores": np.float32([0.5, np.nan])},
+            ValueError,
+            "scores: expected finite numbers >= 0, got nan at",
+        ),
         ({"scores": np.float32([0.5, -1])}, ValueError, "got -1.0 at index 1"),
         ({"scores": np.float32([np.inf, 1])}, ValueError, "got inf at index 0"),
         ({"landmarks": np.zeros((2, 10), np.float32)}, ValueError, r"landmarks: .*\(N, 5, 2\)"),
