@@ -64,6 +64,7 @@ PUBLIC = {
         "WeightsError",
     ],
     "retinaface_fast.evaluation": [
+        "CocoScores",
         "Curve",
         "DetectionRun",
         "Failure",
@@ -73,8 +74,10 @@ PUBLIC = {
         "RunSummary",
         "Scores",
         "claim_folder",
+        "coco_average_precision",
         "evaluate",
         "match_boxes",
+        "voc_average_precision",
     ],
     "retinaface_fast.geometry": ["Geometry"],
     "retinaface_fast.image": ["DEFAULT_MAX_PIXELS", "ImageSource", "LoadedImage", "read_image"],

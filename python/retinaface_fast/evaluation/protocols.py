@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from retinaface_fast.tta import TTA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,11 +19,13 @@ class Protocol:
     """How a detector searches the pictures that it is scored on.
 
     Thresholds and limits are those that published figures were made with: almost everything is kept, since
-    the evaluation itself goes through all thresholds.
+    the evaluation itself goes through all thresholds. The second look for close-ups is never taken: what a
+    protocol says is all that happens.
 
     Attributes:
         name: What it is called beside every figure.
         description: What it does, in a few words.
+        tta: Sizes at which each picture is searched; None for its own, once.
         score_threshold: A face has score > score_threshold.
         nms_threshold: Of two boxes with IoU > nms_threshold, the one with the lower score is dropped.
         top_k: Most candidates of one search.
@@ -30,6 +34,7 @@ class Protocol:
 
     name: str
     description: str
+    tta: TTA | None = None
     score_threshold: float = 0.02
     nms_threshold: float = 0.4
     top_k: int = 5000
@@ -42,17 +47,38 @@ class Protocol:
             "nms_threshold": self.nms_threshold,
             "top_k": self.top_k,
             "keep_top_k": self.keep_top_k,
+            "tta": self.tta,
+            "close_ups": False,
         }
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON takes them: two protocols that search alike give the same."""
-        return self.options()
+        options = self.options()
+        if self.tta is not None:
+            tta = asdict(self.tta)
+            options["tta"] = {**tta, "short_sides": list(tta["short_sides"])}
+        return options
 
+
+_ALL = (
+    Protocol(name="original", description="one search at the picture's own size"),
+    Protocol(
+        name="short1600",
+        description="one search, the short side brought to 1600 pixels, the long side to 2150 at most",
+        tta=TTA(short_sides=(1600,), max_long_side=2150, flip=False),
+    ),
+    Protocol(
+        name="vga",
+        description="one search at the size that fits 640x480, or 480x640",
+        tta=TTA(short_sides=(480,), max_long_side=640, flip=False),
+    ),
+    Protocol(
+        name="paper",
+        description="short sides of 500, 800, 1100, 1400 and 1700 pixels, each also mirrored; boxes voted on "
+        "at an overlap of 0.4",
+        tta=TTA(short_sides=(500, 800, 1100, 1400, 1700), flip=True, vote_threshold=0.4),
+    ),
+)
 
 #: The protocols by name.
-PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
-    {
-        protocol.name: protocol
-        for protocol in (Protocol(name="original", description="one search at the picture's own size"),)
-    }
-)
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({protocol.name: protocol for protocol in _ALL})

@@ -25,6 +25,7 @@ import numpy as np
 
 from retinaface_fast._validation import check_fraction
 
+from ._columns import join_predictions
 from .matching import match_boxes
 
 if TYPE_CHECKING:
@@ -56,10 +57,7 @@ class Curve:
     @property
     def average_precision(self) -> float:
         """Area under the curve from 0 to 1, each precision raised to the highest at that recall or more."""
-        recall = np.concatenate([[0.0], self.recall, [1.0]])
-        precision = np.concatenate([[0.0], self.precision, [0.0]])
-        highest_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-        return float((np.diff(recall) * highest_from_here[1:]).sum())
+        return area_under_curve(self.precision, self.recall)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +193,12 @@ def evaluate(predictions: Sequence[Prediction], truth: GroundTruth, *, min_overl
     min_overlap = check_fraction(min_overlap, "min_overlap")
     if min_overlap == 0:
         raise ValueError("min_overlap must be greater than 0: with 0 every box would be found")
-    boxes, scores, offsets = _columns(predictions, truth)
+    if len(predictions) != len(truth):
+        raise ValueError(
+            f"predictions: expected one for each of the {len(truth)} pictures of the ground truth, "
+            f"got {len(predictions)}"
+        )
+    boxes, scores, offsets = join_predictions(predictions, truth.names)
     best, overlaps = match_boxes(boxes, offsets, truth.boxes, truth.offsets)
     return Scores(
         truth=truth,
@@ -206,39 +209,8 @@ def evaluate(predictions: Sequence[Prediction], truth: GroundTruth, *, min_overl
         normalised=_normalised(scores),
         best=best,
         overlaps=overlaps,
-        found_by=_first_finders(best, overlaps >= min_overlap, scores, len(truth.boxes)),
+        found_by=first_finders(best, overlaps >= min_overlap, scores, len(truth.boxes)),
     )
-
-
-def _columns(
-    predictions: Sequence[Prediction], truth: GroundTruth
-) -> tuple[DoubleArray, DoubleArray, IntArray]:
-    """All predictions in one array: boxes, scores, and where each picture's begin."""
-    if len(predictions) != len(truth):
-        raise ValueError(
-            f"predictions: expected one for each of the {len(truth)} pictures of the ground truth, "
-            f"got {len(predictions)}"
-        )
-    for prediction, name in zip(predictions, truth.names, strict=True):
-        shape, length = np.shape(prediction.boxes), np.shape(prediction.scores)
-        if shape != (*length, 4) or len(length) != 1:
-            raise ValueError(
-                f"predictions: expected boxes of shape (N, 4) and scores of shape (N,) for {name}, "
-                f"got {shape} and {length}"
-            )
-    counts = [len(prediction.scores) for prediction in predictions]
-    offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-    boxes = np.concatenate([np.empty((0, 4)), *(prediction.boxes for prediction in predictions)])
-    scores = np.concatenate([np.empty(0), *(prediction.scores for prediction in predictions)])
-    for what, values in (("coordinate", boxes), ("score", scores)):
-        if not np.isfinite(values).all():
-            row = int(np.argwhere(~np.isfinite(values))[0, 0])
-            picture = int(np.searchsorted(offsets, row, side="right")) - 1
-            raise ValueError(
-                f"predictions: expected finite numbers, got a {what} that is NaN or infinite in row "
-                f"{row - offsets[picture]} of {truth.names[picture]}"
-            )
-    return boxes, scores, offsets
 
 
 def _normalised(scores: DoubleArray) -> DoubleArray:
@@ -247,7 +219,15 @@ def _normalised(scores: DoubleArray) -> DoubleArray:
     return (scores - low) / (high - low) if high > low else np.ones_like(scores)
 
 
-def _first_finders(best: IntArray, matched: BoolArray, scores: DoubleArray, num_boxes: int) -> IntArray:
+def area_under_curve(precision: DoubleArray, recall: DoubleArray) -> float:
+    """Sum the highest precision from there over the steps of recall, which never falls (Pascal VOC 2010)."""
+    recall = np.concatenate([[0.0], recall, [1.0]])
+    precision = np.concatenate([[0.0], precision, [0.0]])
+    highest_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    return float((np.diff(recall) * highest_from_here[1:]).sum())
+
+
+def first_finders(best: IntArray, matched: BoolArray, scores: DoubleArray, num_boxes: int) -> IntArray:
     """For each box the prediction with the highest score that found it, the first of equals, or -1."""
     finders = np.flatnonzero(matched)
     finders = finders[np.argsort(-scores[finders], kind="stable")]
