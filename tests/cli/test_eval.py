@@ -212,7 +212,7 @@ def test_a_run_of_another_way(folder: Path, capsys: pytest.CaptureFixture[str]) 
     ("options", "message"),
     [
         ([], "name the folder of the pictures"),
-        (["--images", "images", "--protocol", "papre"], "papre is none of original, short1600, vga, paper"),
+        (["--images", "images", "--protocol", "papre"], "papre is none of original, default, short1600"),
         (["--images", "images", "--protocol", "vga", "--protocol", "vga"], "vga is given twice"),
         (["--predictions", "images", "--protocol", "vga"], "leave --protocol out"),
         (["--images", "images", "--json", "-", "--markdown", "-"], "only one of --json and --markdown"),

@@ -24,9 +24,11 @@ def _root() -> None:
 #: One line for each paragraph: where a docstring is broken into lines, the help would be, too.
 _HELP = (
     "Average precision on the WIDER FACE validation set, by the official protocol.\n\n"
-    "A protocol says how each picture is searched. original: once, at its own size. short1600: once, the "
-    "short side brought to 1600 pixels, the long side to 2150 at most. vga: once, fitted into 640x480. "
-    "paper: at short sides of 500, 800, 1100, 1400 and 1700 pixels, each also mirrored.\n\n"
+    "A protocol says how each picture is searched. original: once, at its own size. default: as detect does, "
+    "with a second look for close-ups. short1600: once, the short side brought to 1600 pixels, the long side "
+    "to 2150 at most. vga: once, fitted into 640x480. paper: at short sides of 500, 800, 1100, 1400 and 1700 "
+    "pixels, each also mirrored, with a vote. paper-compat: to the letter as the code published with the "
+    "paper. ensemble: as paper, with the agreement of the views in the score.\n\n"
     "What is found is kept, and a run that was interrupted goes on. Exit code 0: all went well; 1: "
     "something failed; 2: wrong usage; 130: interrupted."
 )
@@ -70,8 +72,7 @@ def widerface(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="How pictures are searched: original, short1600, vga or paper. May be given several times; "
-            "without it, original.",
+            help="How pictures are searched, see above. May be given several times; without it, original.",
             rich_help_panel=_DETECTOR,
         ),
     ] = None,
