@@ -756,6 +756,7 @@ result = rf.detect(image)
 assert len(result) == 1, result
 assert len(rf.detect(image[:, :, 0])) == 1
 assert len(rf.detect(image, max_side=512)) == 1
+assert rf.detect(image.repeat(3, axis=0).repeat(3, axis=1)).scores[0] > 0.99  # searched twice
 assert len(rf.detect(Image.fromarray(image[:, :, ::-1]))) == 1
 assert result.crop(image)[0].shape[2] == 3
 assert rf.Detections.from_dict(result.to_dict()) == result

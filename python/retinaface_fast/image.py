@@ -185,12 +185,13 @@ def _fitted_size_hw(size_hw: tuple[int, int], max_side: int) -> tuple[int, int]:
 def resize(pixels: UInt8Array, size_hw: tuple[int, int]) -> UInt8Array:
     """Bring (H, W, 3) uint8 pixels to another height and width, bilinearly.
 
-    They are halved first until less than a halving is left: every pixel counts, and small faces do not
-    dissolve into aliasing. The recall is that of area averaging (WIDER FACE at 1/4 of its size: 118 of 156
-    faces, plain bilinear 116), in a half to a tenth of its time.
+    They are halved first while they are three times as large or more, so that small faces do not dissolve
+    into aliasing. AP on 546 pictures of WIDER FACE at 1/4.2 of their size: 71.3 / 52.5 / 21.1; plain bilinear
+    70.8 / 51.7 / 20.8, area averaging 71.7 / 52.7 / 21.2 in two to ten times the time. At 1/2 and 1/3 they
+    are all alike.
     """
     cv2 = import_cv2("resizing pictures")
-    while max(pixels.shape[:2]) >= 2 * max(size_hw):
+    while max(pixels.shape[:2]) >= 3 * max(size_hw):
         height, width = pixels.shape[:2]
         half = ((width + 1) // 2, (height + 1) // 2)
         pixels = cv2.resize(pixels, half, interpolation=cv2.INTER_LINEAR)

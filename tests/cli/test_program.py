@@ -53,7 +53,10 @@ def test_no_arguments_show_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Usage: retinaface-fast" in "".join(capsys.readouterr())
 
 
-@pytest.mark.parametrize("command", [[], ["detect"], ["info"], ["weights"], ["weights", "download"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["detect"], ["eval"], ["eval", "widerface"], ["info"], ["weights"], ["weights", "download"]],
+)
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "-h"]) == 0
     assert "Usage: " in capsys.readouterr().out

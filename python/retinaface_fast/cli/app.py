@@ -15,6 +15,7 @@ from retinaface_fast.errors import RetinaFaceError
 from . import _console
 from ._outputs import ResultsError
 from .detect import detect
+from .eval import app as eval_app
 from .info import info
 from .weights import app as weights_app
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command("detect")(detect)
 app.command("info")(info)
+app.add_typer(eval_app, name="eval")
 app.add_typer(weights_app, name="weights")
 
 

@@ -19,8 +19,7 @@ class Protocol:
     """How a detector searches the pictures that it is scored on.
 
     Thresholds and limits are those that published figures were made with: almost everything is kept, since
-    the evaluation itself goes through all thresholds. The second look for close-ups is never taken: what a
-    protocol says is all that happens.
+    the evaluation itself goes through all thresholds.
 
     Attributes:
         name: What it is called beside every figure.
@@ -29,7 +28,8 @@ class Protocol:
         score_threshold: A face has score > score_threshold.
         nms_threshold: Of two boxes with IoU > nms_threshold, the one with the lower score is dropped.
         top_k: Most candidates of one search.
-        keep_top_k: Most faces of a picture.
+        keep_top_k: Most faces of a picture; None for all.
+        close_ups: Whether large pictures are searched a second time for close-ups.
     """
 
     name: str
@@ -38,7 +38,8 @@ class Protocol:
     score_threshold: float = 0.02
     nms_threshold: float = 0.4
     top_k: int = 5000
-    keep_top_k: int = 750
+    keep_top_k: int | None = 750
+    close_ups: bool = False
 
     def options(self) -> dict[str, Any]:
         """Return the settings as keywords of `FaceDetector`."""
@@ -48,7 +49,7 @@ class Protocol:
             "top_k": self.top_k,
             "keep_top_k": self.keep_top_k,
             "tta": self.tta,
-            "close_ups": False,
+            "close_ups": self.close_ups,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,8 +61,15 @@ class Protocol:
         return options
 
 
+_PAPER_SIDES = (500, 800, 1100, 1400, 1700)
+
 _ALL = (
     Protocol(name="original", description="one search at the picture's own size"),
+    Protocol(
+        name="default",
+        description="as FaceDetector searches where nothing else is said: own size, second look for close-ups",
+        close_ups=True,
+    ),
     Protocol(
         name="short1600",
         description="one search, the short side brought to 1600 pixels, the long side to 2150 at most",
@@ -75,8 +83,22 @@ _ALL = (
     Protocol(
         name="paper",
         description="short sides of 500, 800, 1100, 1400 and 1700 pixels, each also mirrored; boxes voted on "
-        "at an overlap of 0.4",
-        tta=TTA(short_sides=(500, 800, 1100, 1400, 1700), flip=True, vote_threshold=0.4),
+        "at an overlap of 0.4; faces of more than 400 pixels of a view left to smaller ones",
+        tta=TTA(short_sides=_PAPER_SIDES, vote_threshold=0.4, max_face_side=400),
+        keep_top_k=None,
+    ),
+    Protocol(
+        name="paper-compat",
+        description="the same as the code published with the paper does it: no limit on faces of a view, what "
+        "only one view found is dropped, 750 faces at most",
+        tta=TTA(short_sides=_PAPER_SIDES, vote_threshold=0.4, max_face_side=None, paper_compat=True),
+        keep_top_k=None,
+    ),
+    Protocol(
+        name="ensemble",
+        description="as paper, and half of the score is the agreement of the views",
+        tta=TTA(short_sides=_PAPER_SIDES, vote_threshold=0.4, max_face_side=400, agreement=0.5),
+        keep_top_k=None,
     ),
 )
 
