@@ -49,7 +49,9 @@ def widerface(
     images: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder of the pictures, <event>/<name>.jpg.", rich_help_panel=_INPUT
+            metavar="DIR",
+            help="Folder of the pictures, <event>/<name>.jpg. With --predictions for contact sheets only.",
+            rich_help_panel=_INPUT,
         ),
     ] = None,
     names: Annotated[
@@ -156,8 +158,9 @@ def widerface(
             raise typer.BadParameter("--predictions detects nothing: leave --protocol out")
         outputs = {predictions.resolve().name: output or Path("widerface-predictions")}
     try:
+        work.check_extra()
         truth = work.read_truth(gt, names)
-        if predictions is None and images is not None:
+        if images is not None:
             work.check_pictures(images, truth.names)
         plan = work.Plan(
             truth=truth,
@@ -175,7 +178,7 @@ def widerface(
             quiet=quiet,
         )
         outcomes, code = work.evaluate_each(plan)
-        work.write_all(outcomes, json_to=json_to, markdown_to=markdown_to)
+        work.write_all(outcomes, json_to=json_to, markdown_to=markdown_to, curves_to=output)
         if outcomes and not quiet and "-" not in (json_to, markdown_to):
             work.print_table(outcomes)
     except KeyboardInterrupt:
