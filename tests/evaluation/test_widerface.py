@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinaface_fast.data import SUBSETS, GroundTruth, Prediction
-from retinaface_fast.evaluation import Scores, evaluate
+from retinaface_fast import FaceDetector
+from retinaface_fast.data import (
+    SUBSETS,
+    GroundTruth,
+    Prediction,
+    read_ground_truth,
+    read_names,
+    read_predictions,
+    write_prediction,
+)
+from retinaface_fast.evaluation import Scores, evaluate, sheet_of_false_positives, sheet_of_misses
 from tests.evaluation.conversion import to_predictions, to_truth
 from tests.reference import wider_ap
 from tests.reference.wider_ap import Annotations
@@ -219,6 +228,30 @@ def test_real_annotations_and_made_up_predictions(
         found[name] = np.column_stack([boxes, rng.random(len(boxes))])
     scores = evaluated(found, some)
     assert 0.2 < scores.ap["hard"] < 0.9
+
+
+def test_real_predictions_from_their_files(
+    wider_dir: Path, official: dict[str, Annotations], tmp_path: Path
+) -> None:
+    """What a detector finds in photographs, written, and read back by the package and by hand."""
+    detector = FaceDetector(engine="native", score_threshold=0.02)
+    names = read_names(wider_dir / "images.txt")[::60]
+    by_hand = {}
+    for name in names:
+        faces = detector.detect(wider_dir / "images" / f"{name}.jpg")
+        path = tmp_path / f"{name}.txt"
+        write_prediction(path, name, faces.boxes, faces.scores)
+        rows = [line.split() for line in path.read_text().splitlines()[2:]]
+        by_hand[name] = np.array(rows, dtype=np.float64).reshape(-1, 5)
+    truth = read_ground_truth(wider_dir / "ground_truth", names)
+    scores = evaluate(read_predictions(tmp_path, names), truth)
+    expected = wider_ap.average_precision(by_hand, {name: official[name] for name in names})
+    assert scores.ap == pytest.approx(expected, abs=1e-12)
+    assert expected["easy"] > 0.7
+    for make in (sheet_of_misses, sheet_of_false_positives):
+        sheet = make(scores, wider_dir / "images", limit=8)
+        assert (sheet.shown, sheet.skipped) == (8, 0)
+        assert sheet.image.std() > 40  # photographs, and not empty paper
 
 
 def test_the_ground_truth_as_prediction_is_perfect(official: dict[str, Annotations]) -> None:
