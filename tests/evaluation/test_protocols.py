@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from benchmarks.scenes import crowd
 
 from retinaface_fast import FaceDetector
-from retinaface_fast.evaluation import PROTOCOLS
+from retinaface_fast.data import read_ground_truth, read_names, read_predictions
+from retinaface_fast.evaluation import PROTOCOLS, DetectionRun, evaluate
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def views(name: str) -> list:
@@ -22,9 +29,10 @@ def test_a_detector_takes_the_options(name: str) -> None:
     detector = FaceDetector(**protocol.options())
     for option, value in protocol.options().items():
         assert getattr(detector, option) == value
-    assert (detector.score_threshold, detector.nms_threshold) == (0.02, 0.4)
+    assert (detector.score_threshold, protocol.nms_threshold) == (0.02, 0.4)
     assert (detector.top_k, detector.max_side, detector.tile_side) == (5000, None, None)
-    assert detector.keep_top_k == (750 if len(views(name)) < 2 else None)
+    assert protocol.keep_top_k == (750 if len(views(name)) < 2 else None)
+    assert protocol.plus_one_widths == (name in ("original", "short1600", "vga"))
     assert detector.close_ups == (name == "default")
     assert json.loads(json.dumps(protocol.to_dict())) == protocol.to_dict()
 
@@ -75,3 +83,40 @@ def test_nobody_changes_them() -> None:
         PROTOCOLS["original"] = PROTOCOLS["original"]
     with pytest.raises(AttributeError):
         PROTOCOLS["original"].top_k = 1
+
+
+def suppressed(boxes: np.ndarray, scores: np.ndarray, plus: float) -> list[int]:
+    """The definition, box by box, in double precision."""
+    boxes = boxes.astype(np.float64)
+    kept: list[int] = []
+    for i in np.argsort(-scores, kind="stable"):
+        for j in kept:
+            low, high = np.maximum(boxes[i, :2], boxes[j, :2]), np.minimum(boxes[i, 2:], boxes[j, 2:])
+            shared = np.prod(np.maximum(high - low + plus, 0))
+            area_i, area_j = (np.prod(box[2:] - box[:2] + plus) for box in (boxes[i], boxes[j]))
+            if shared / (area_i + area_j - shared) > 0.4:
+                break
+        else:
+            kept.append(int(i))
+    return kept[:750]
+
+
+def test_widths_are_those_of_the_published_programs() -> None:
+    picture = crowd((300, 420), sides=(40, 22, 30))  # small faces, for which a pixel counts
+    protocol = PROTOCOLS["original"]
+    every = FaceDetector(score_threshold=0.02, nms_threshold=1.0, keep_top_k=None).detect(picture)
+    published = suppressed(every.boxes, every.scores, 1)
+    assert published != suppressed(every.boxes, every.scores, 0)
+    assert protocol.detect(FaceDetector(**protocol.options()), picture) == every[published]
+
+
+@pytest.mark.slow
+def test_the_figures_of_another_program_are_met(wider_dir: Path, tmp_path: Path) -> None:
+    """README.md of the pictures: ONNX Runtime and the evaluator of the popular PyTorch port."""
+    names = read_names(wider_dir / "test_part.txt")
+    run = DetectionRun(PROTOCOLS["original"], images=wider_dir / "images", output=tmp_path)
+    assert not run(names).failed
+    truth = read_ground_truth(wider_dir / "ground_truth", names)
+    ap = evaluate(read_predictions(run.predictions, truth.names), truth).ap
+    figures = [100 * ap[subset] for subset in ("easy", "medium", "hard")]
+    np.testing.assert_allclose(figures, [91.613, 88.722, 78.191], rtol=0, atol=0.1)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from retinaface_fast import DatasetError, EngineError, FaceDetector, data
+from retinaface_fast import DatasetError, Detections, EngineError, FaceDetector, data
 from retinaface_fast.evaluation import PROTOCOLS, DetectionRun, RunProgress, claim_folder, runner
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def test_a_run_writes_what_the_detector_finds(workers: int, images: Path, tmp_pa
     run = DetectionRun(ORIGINAL, images=images, output=tmp_path / "out", workers=workers)
     summary = run(NAMES, progress=states.append)
     detector = FaceDetector(**ORIGINAL.options())
-    expected = [detector.detect(images / f"{name}.jpg") for name in NAMES]
+    expected = [ORIGINAL.detect(detector, images / f"{name}.jpg") for name in NAMES]
     for found, result in zip(data.read_predictions(run.predictions, NAMES), expected, strict=True):
         np.testing.assert_array_equal(found.scores.astype(np.float32), result.scores)
         np.testing.assert_allclose(found.boxes, result.boxes, atol=2e-6)
@@ -122,7 +122,7 @@ def test_numbers_that_no_file_holds_are_the_picture_s_fault(
 
     class Wild:
         def detect(self, _: object) -> Any:
-            return data.Prediction(np.full((1, 4), np.inf), np.ones(1), np.zeros((1, 5, 2)))
+            return Detections(np.full((1, 4), np.inf), np.ones(1), np.zeros((1, 5, 2)), (9, 9))
 
     monkeypatch.setattr(run, "_detector", Wild())
     assert "boxes must be from" in dict(run(NAMES[:1]).failed)[NAMES[0]]
@@ -245,10 +245,10 @@ class Slow:
         self.go = threading.Event()
         self.started: list[str] = []
 
-    def detect(self, path: Path) -> data.Prediction:
+    def detect(self, path: Path) -> Detections:
         self.started.append(path.stem)
         assert self.go.wait(60)
-        return data.Prediction(np.zeros((1, 4)), np.ones(1), np.zeros((1, 5, 2)))
+        return Detections(np.zeros((1, 4)), np.ones(1), np.zeros((1, 5, 2)), (9, 9))
 
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from retinaface_fast import ops
 from retinaface_fast.tta import TTA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from retinaface_fast.detections import Detections
+    from retinaface_fast.detector import FaceDetector
+    from retinaface_fast.image import ImageSource
 
 __all__ = ["PROTOCOLS", "Protocol"]
 
@@ -30,6 +37,8 @@ class Protocol:
         top_k: Most candidates of one search.
         keep_top_k: Most faces of a picture; None for all.
         close_ups: Whether large pictures are searched a second time for close-ups.
+        plus_one_widths: Whether the suppression takes a box to be x2 - x1 + 1 wide, in pixels of the picture,
+            as the programs do that figures were published with. It merges more of the smallest faces.
     """
 
     name: str
@@ -40,21 +49,44 @@ class Protocol:
     top_k: int = 5000
     keep_top_k: int | None = 750
     close_ups: bool = False
+    plus_one_widths: bool = False
 
     def options(self) -> dict[str, Any]:
-        """Return the settings as keywords of `FaceDetector`."""
+        """Return keywords of `FaceDetector`, for a detector that `detect` takes."""
         return {
             "score_threshold": self.score_threshold,
-            "nms_threshold": self.nms_threshold,
+            # The detector knows no such widths: it leaves the suppression to `detect`.
+            "nms_threshold": 1.0 if self.plus_one_widths else self.nms_threshold,
             "top_k": self.top_k,
-            "keep_top_k": self.keep_top_k,
+            "keep_top_k": None if self.plus_one_widths else self.keep_top_k,
             "tta": self.tta,
             "close_ups": self.close_ups,
         }
 
+    def detect(self, detector: FaceDetector, image: ImageSource) -> Detections:
+        """Search one picture.
+
+        Args:
+            detector: One that was built with `options`.
+            image: The picture, see `FaceDetector.detect`.
+
+        Returns:
+            The faces.
+
+        Raises:
+            Exception: As `FaceDetector.detect`.
+        """
+        found = detector.detect(image)
+        if not self.plus_one_widths:
+            return found
+        wider = found.boxes + np.array([0, 0, 1, 1], np.float32)
+        kept = ops.nms(wider, found.scores, iou_threshold=self.nms_threshold, keep_top_k=self.keep_top_k)
+        return found[kept]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON takes them: two protocols that search alike give the same."""
-        options = self.options()
+        names = (field.name for field in fields(self) if field.name not in ("name", "description"))
+        options = {name: getattr(self, name) for name in names}
         if self.tta is not None:
             tta = asdict(self.tta)
             options["tta"] = {**tta, "short_sides": list(tta["short_sides"])}
@@ -64,7 +96,7 @@ class Protocol:
 _PAPER_SIDES = (500, 800, 1100, 1400, 1700)
 
 _ALL = (
-    Protocol(name="original", description="one search at the picture's own size"),
+    Protocol(name="original", description="one search at the picture's own size", plus_one_widths=True),
     Protocol(
         name="default",
         description="as FaceDetector does by itself: at the picture's own size, second look for close-ups",
@@ -74,11 +106,13 @@ _ALL = (
         name="short1600",
         description="one search, the short side brought to 1600 pixels, the long side to 2150 at most",
         tta=TTA(short_sides=(1600,), max_long_side=2150, flip=False),
+        plus_one_widths=True,
     ),
     Protocol(
         name="vga",
         description="one search at the size that fits 640x480, or 480x640",
         tta=TTA(short_sides=(480,), max_long_side=640, flip=False),
+        plus_one_widths=True,
     ),
     Protocol(
         name="paper",

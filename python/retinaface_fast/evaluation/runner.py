@@ -251,7 +251,7 @@ class DetectionRun:
     def _search(self, name: str) -> int | str:
         path = self._images / f"{name}.jpg"
         try:
-            found = self._detector.detect(path)
+            found = self.protocol.detect(self._detector, path)
         except _failures() as error:
             return str(error) or type(error).__name__
         try:
