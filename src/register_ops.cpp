@@ -129,10 +129,10 @@ py::tuple vote(const py::object& boxes_in, const py::object& scores_in, const py
                               std::to_string(bad_at));
     }
     const auto groups = static_cast<py::ssize_t>(votes.scores.size());
-    return py::make_tuple(to_array(votes.boxes, {groups, 4}), to_array(votes.scores, {groups}),
-                          landmarks_in.is_none() ? py::object(py::none())
-                                                 : py::object(to_array(votes.landmarks, {groups, 10})),
-                          to_array(votes.score_sums, {groups}), to_array(votes.members, {groups}));
+    return py::make_tuple(
+        to_array(votes.boxes, {groups, 4}), to_array(votes.scores, {groups}),
+        landmarks_in.is_none() ? py::object(py::none()) : py::object(to_array(votes.landmarks, {groups, 10})),
+        to_array(votes.score_sums, {groups}), to_array(votes.members, {groups}));
 }
 
 }  // namespace

@@ -17,7 +17,8 @@ float iou(const float* a, const float* b) {
 
 // Each candidate is in one group, the groups partition them as the definition says, and sums are kept.
 void agrees_with_definition() {
-    for (const std::size_t n : {std::size_t{0}, std::size_t{1}, std::size_t{2}, std::size_t{33}, std::size_t{700}}) {
+    for (const std::size_t n :
+         {std::size_t{0}, std::size_t{1}, std::size_t{2}, std::size_t{33}, std::size_t{700}}) {
         for (const double threshold : {0.0, 0.3, 0.4, 1.0}) {
             check::Random random(n + static_cast<std::uint64_t>(threshold * 100));
             std::vector<float> boxes;
@@ -26,12 +27,14 @@ void agrees_with_definition() {
             for (std::size_t i = 0; i < n; ++i) {
                 const float x = check::uniform(random, 0, 300);
                 const float y = check::uniform(random, 0, 300);
-                boxes.insert(boxes.end(), {x, y, x + check::uniform(random, 5, 60), y + check::uniform(random, 5, 60)});
+                boxes.insert(boxes.end(),
+                             {x, y, x + check::uniform(random, 5, 60), y + check::uniform(random, 5, 60)});
                 scores.push_back(static_cast<float>(random() % 50) / 50.0F);  // ties, and zeros
                 for (int k = 0; k < 10; ++k) landmarks.push_back(check::uniform(random, 0, 300));
             }
             NmsWorkspace workspace;
-            const Votes votes = vote_boxes(boxes.data(), scores.data(), landmarks.data(), n, threshold, workspace);
+            const Votes votes =
+                vote_boxes(boxes.data(), scores.data(), landmarks.data(), n, threshold, workspace);
 
             std::vector<std::size_t> left(n);
             for (std::size_t i = 0; i < n; ++i) left[i] = i;
@@ -62,7 +65,8 @@ void agrees_with_definition() {
                 CHECK(votes.scores[group] == scores[first]);
                 CHECK(std::abs(static_cast<double>(votes.score_sums[group]) - sum) <= 1e-6 * (1 + sum));
                 const double expected_x1 = sum > 0 ? x1 / sum : static_cast<double>(boxes[4 * first]);
-                const double expected_y = sum > 0 ? nose_y / sum : static_cast<double>(landmarks[10 * first + 5]);
+                const double expected_y =
+                    sum > 0 ? nose_y / sum : static_cast<double>(landmarks[10 * first + 5]);
                 CHECK(std::abs(static_cast<double>(votes.boxes[4 * group]) - expected_x1) <= 1e-4);
                 CHECK(std::abs(static_cast<double>(votes.landmarks[10 * group + 5]) - expected_y) <= 1e-4);
                 left = others;
