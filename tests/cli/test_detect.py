@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from retinaface_fast import TTA
 from retinaface_fast.cli import main
 from retinaface_fast.errors import WeightsError
 
@@ -402,8 +403,15 @@ def test_options_reach_the_detector(fake: type[FakeDetector]) -> None:
         "cpu",
         "--threads",
         "3",
+        "--tta",
+        "--no-close-ups",
+        "--tile-side",
+        "2048",
     ]
     assert main(arguments) == 0
+    assert fake.made_with["tta"] == TTA()
+    assert fake.made_with["close_ups"] is False
+    assert fake.made_with["tile_side"] == 2048
     assert fake.made_with["score_threshold"] == 0.7
     assert fake.made_with["nms_threshold"] == 0.3
     assert fake.made_with["top_k"] == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -72,12 +73,13 @@ def evaluate(*options: object) -> int:
 
 
 def by_the_oracle(folder: Path, gt: Path, names: list[str]) -> dict[str, float]:
-    """Average precision of the files, read and scored by others."""
+    """Average precision of the files in percent, read and scored by others, as reports state it."""
     rows = {}
     for name in names:
         lines = (folder / f"{name}.txt").read_text().splitlines()[2:]
         rows[name] = np.array([line.split()[:5] for line in lines], dtype=np.float64).reshape(-1, 5)
-    return wider_ap.average_precision(rows, wider_ap.read_ground_truth(gt, names))
+    found = wider_ap.average_precision(rows, wider_ap.read_ground_truth(gt, names))
+    return {subset: round(100 * ap, 3) for subset, ap in found.items()}
 
 
 def test_a_whole_evaluation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,20 +87,28 @@ def test_a_whole_evaluation(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     out, err = capsys.readouterr()
     result = json.loads((folder / "widerface-original" / "results.json").read_text())
     expected = by_the_oracle(folder / "widerface-original" / "predictions", folder / "gt", list(PICTURES))
-    assert result["ap"] == pytest.approx(expected, abs=1e-9)
-    assert min(expected.values()) > 0.5
+    assert result["ap"] == expected
+    assert min(expected.values()) > 50
     assert (result["name"], result["pictures"]) == ("original", 4)
     assert result["faces"] == {"easy": 3, "medium": 6, "hard": 6}
     assert result["run"] == json.loads((folder / "widerface-original" / "run.json").read_text())
-    assert result["pictures_per_second"] > 0
-    figures = [f"{100 * expected[subset]:.2f}" for subset in data.SUBSETS]
+    assert result["timing"]["pictures_per_second"] > 0
+    figures = [f"{expected[subset]:.2f}" for subset in data.SUBSETS]
     assert next(line.split() for line in out.splitlines() if "original " in line) == [
         "original",
         "4",
         *figures,
     ]
-    assert "widerface-original" in out.splitlines()[-1]
+    assert out.splitlines()[-1] == "original: widerface-original/results.md"
     assert "original: 4 pictures, " in err
+    written = sorted(path.name for path in (folder / "widerface-original").iterdir() if path.name[0] != ".")
+    curves = [f"curve-{subset}.{suffix}" for subset in sorted(data.SUBSETS) for suffix in ("png", "svg")]
+    others = ["false_positives.jpg", "misses.jpg", "predictions", "results.json", "results.md", "run.json"]
+    assert written == [*curves, *others]
+    text = (folder / "widerface-original" / "results.md").read_text()
+    assert all(figure in text for figure in figures)
+    sheet = cv2.imread(str(folder / "widerface-original" / "false_positives.jpg"))
+    assert sheet is not None
 
 
 def test_a_second_time_nothing_is_detected(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +117,8 @@ def test_a_second_time_nothing_is_detected(folder: Path, capsys: pytest.CaptureF
     assert evaluate("--images", "images") == 0
     assert "original: 4 pictures (4 from before)\n" in capsys.readouterr().err
     second = json.loads((folder / "widerface-original" / "results.json").read_text())
-    assert second == {key: value for key, value in first.items() if "second" not in key}
+    del first["timing"]
+    assert second == first
 
 
 def test_several_protocols(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +133,7 @@ def test_several_protocols(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     lines = [line.split(" | ") for line in out.splitlines()]
     assert [line[0] for line in lines[2:]] == ["| vga", "| original"]
     assert len(lines) == 4
+    assert (folder / "out" / "curve-hard.png").is_file()
 
 
 def test_json_on_the_standard_output_is_nothing_else(
@@ -143,10 +155,10 @@ def test_a_part_of_the_set(folder: Path) -> None:
     (folder / "part.txt").write_text("1--B/two.jpg\n0--A/none\n")
     assert evaluate("--images", "images", "--names", "part.txt") == 0
     result = json.loads((folder / "widerface-original" / "results.json").read_text())
-    assert (result["pictures"], result["names"]) == (2, "part.txt")
+    assert (result["pictures"], result["run"]["names"]) == (2, "part.txt")
     predictions = folder / "widerface-original" / "predictions"
     expected = by_the_oracle(predictions, folder / "gt", ["1--B/two", "0--A/none"])
-    assert result["ap"] == pytest.approx(expected, abs=1e-9)
+    assert result["ap"] == expected
 
 
 def test_predictions_of_another_detector(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,9 +169,12 @@ def test_predictions_of_another_detector(folder: Path, capsys: pytest.CaptureFix
         path.write_text("\n".join([name.partition("/")[2], str(len(faces)), *faces]) + "\n")
     assert evaluate("--predictions", "theirs") == 0
     result = json.loads((folder / "widerface-predictions" / "results.json").read_text())
-    assert result["ap"] == {"easy": 1.0, "medium": 1.0, "hard": 1.0}
+    assert result["ap"] == {"easy": 100.0, "medium": 100.0, "hard": 100.0}
     assert (result["name"], result["run"]) == ("theirs", {"predictions": "theirs"})
     assert "theirs" in capsys.readouterr().out
+    assert not (folder / "widerface-predictions" / "misses.jpg").exists()
+    assert evaluate("--predictions", "theirs", "--images", "images") == 0
+    assert (folder / "widerface-predictions" / "misses.jpg").is_file()
     (folder / "theirs" / "1--B" / "two.txt").write_text("two\n1\n1 2 3 4\n")
     assert evaluate("--predictions", "theirs") == 1
     assert "two.txt:3: expected 5 or more numbers" in capsys.readouterr().err
@@ -212,7 +227,7 @@ def test_a_run_of_another_way(folder: Path, capsys: pytest.CaptureFixture[str]) 
     ("options", "message"),
     [
         ([], "name the folder of the pictures"),
-        (["--images", "images", "--protocol", "papre"], "papre is none of original, short1600, vga, paper"),
+        (["--images", "images", "--protocol", "papre"], "papre is none of original, default, short1600"),
         (["--images", "images", "--protocol", "vga", "--protocol", "vga"], "vga is given twice"),
         (["--predictions", "images", "--protocol", "vga"], "leave --protocol out"),
         (["--images", "images", "--json", "-", "--markdown", "-"], "only one of --json and --markdown"),
@@ -247,6 +262,23 @@ def test_what_fails(
     (folder / "bad.txt").write_text("../one\n")
     assert evaluate("--images", "images", *options) == 1
     assert message in capsys.readouterr().err
+
+
+def test_without_matplotlib(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is asked for before anyone waits for a detection."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "matplotlib" else real(name))
+    assert evaluate("--images", "images") == 1
+    assert 'pip install "retinaface-fast[eval]"' in capsys.readouterr().err
+    assert not (folder / "widerface-original").exists()
+
+
+def test_a_target_that_cannot_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "widerface-original" / "results.md").mkdir(parents=True)
+    assert evaluate("--images", "images") == 1
+    assert "cannot write widerface-original/results.md: " in capsys.readouterr().err
 
 
 def test_help_knows_all_protocols(
@@ -315,7 +347,7 @@ def test_an_interrupted_run_goes_on(
     assert f"original: 80 pictures ({done} from before), " in capsys.readouterr().err
     result = json.loads((folder / "widerface-original" / "results.json").read_text())
     expected = by_the_oracle(predictions.parent, folder / "gt", [f"1--B/p{number}" for number in range(80)])
-    assert result["ap"] == pytest.approx(expected, abs=1e-9)
+    assert result["ap"] == expected
     assert not list(predictions.glob(".*"))
 
 
@@ -331,5 +363,5 @@ def test_photographs(wider_dir: Path, here: Path) -> None:
         result = json.loads((here / f"widerface-{protocol}" / "results.json").read_text())
         predictions = here / f"widerface-{protocol}" / "predictions"
         expected = by_the_oracle(predictions, wider_dir / "ground_truth", names)
-        assert result["ap"] == pytest.approx(expected, abs=1e-9)
-        assert result["ap"]["easy"] > 0.6
+        assert result["ap"] == expected
+        assert result["ap"]["easy"] > 60

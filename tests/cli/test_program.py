@@ -147,6 +147,8 @@ def test_the_defaults_are_those_of_the_detector() -> None:
         "keep_top_k",
         "max_side",
         "max_pixels",
+        "close_ups",
+        "tile_side",
     )
     for name in shared:
         assert command[name].default == detector[name].default, name

@@ -18,7 +18,8 @@ def test_a_detector_takes_the_options(name: str) -> None:
     for option, value in protocol.options().items():
         assert getattr(detector, option) == value
     assert (detector.score_threshold, detector.nms_threshold) == (0.02, 0.4)
-    assert (detector.top_k, detector.keep_top_k, detector.max_side) == (5000, 750, None)
+    assert (detector.top_k, detector.max_side) == (5000, None)
+    assert detector.keep_top_k == (750 if detector.tta is None or not detector.tta.flip else None)
     assert json.loads(json.dumps(protocol.to_dict())) == protocol.to_dict()
 
 
@@ -48,7 +49,13 @@ def test_what_the_paper_does() -> None:
     tta = PROTOCOLS["paper"].tta
     assert tta is not None
     assert (tta.vote_threshold, tta.paper_compat, tta.max_long_side) == (0.4, False, None)
-    assert PROTOCOLS["original"].tta is None
+    assert PROTOCOLS["original"].tta is PROTOCOLS["default"].tta is None
+    assert not PROTOCOLS["original"].close_ups
+    compat = PROTOCOLS["paper-compat"].tta
+    assert compat is not None
+    assert compat.paper_compat
+    assert compat.max_face_side is None
+    assert compat.views((500, 600)) == tta.views((500, 600))
 
 
 def test_nobody_changes_them() -> None:

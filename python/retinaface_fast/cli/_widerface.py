@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import time
 from dataclasses import dataclass
@@ -11,10 +12,21 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from retinaface_fast.data import SUBSETS, read_ground_truth, read_names, read_predictions
-from retinaface_fast.errors import DatasetError
-from retinaface_fast.evaluation import PROTOCOLS, DetectionRun, evaluate
+from retinaface_fast.errors import DatasetError, MissingDependencyError
+from retinaface_fast.evaluation import (
+    PROTOCOLS,
+    DetectionRun,
+    build_report,
+    evaluate,
+    plot_curves,
+    report_to_markdown,
+    reports_to_table,
+    sheet_of_false_positives,
+    sheet_of_misses,
+)
 
 from . import _console
 from ._outputs import ResultsError, Stream, naming, part_of
@@ -38,7 +50,7 @@ class Plan:
     Attributes:
         truth: The faces to be found.
         names: List of the pictures; None for all of the set.
-        images: Folder of the pictures; None where they are only scored.
+        images: Folder of the pictures; None where predictions are scored and no contact sheets made.
         predictions: Folder of predictions to score; None detects.
         outputs: The folder of each protocol by its name; of the predictions by that of their folder.
         detector: Model, weights, engine, device and workers, as `DetectionRun` takes them.
@@ -64,6 +76,7 @@ class Outcome:
         scores: How good its predictions are.
         run: How they were made, as JSON takes it.
         summary: What the run has done; None where nothing was detected.
+        workers: Pictures that it has searched at the same time.
         names: List of the pictures; None for all of the set.
     """
 
@@ -72,25 +85,31 @@ class Outcome:
     scores: Scores
     run: dict[str, Any]
     summary: RunSummary | None = None
+    workers: int | None = None
     names: Path | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """Return all of it as JSON takes it."""
-        speed = {}
+        timing = None
+        # A rate over the pictures that were left says nothing about the first ones.
         if self.summary is not None and not self.summary.kept:
-            speed = {"seconds": self.summary.seconds, "pictures_per_second": self.summary.pictures_per_second}
-        truth = self.scores.truth
-        return {
-            "name": self.name,
-            "ap": dict(self.scores.ap),
-            "pictures": len(truth),
-            "names": None if self.names is None else str(self.names),
-            "faces": {subset: int(counted.sum()) for subset, counted in truth.counted.items()},
-            "detections": len(self.scores.scores),
-            "min_overlap": self.scores.min_overlap,
-            "run": self.run,
-            **speed,
-        }
+            timing = {
+                "seconds": round(self.summary.seconds, 3),
+                "pictures_per_second": round(self.summary.pictures_per_second, 3),
+                "workers": self.workers,
+            }
+        names = {} if self.names is None else {"names": str(self.names)}
+        return build_report(self.scores, name=self.name, run={**self.run, **names}, timing=timing)
+
+
+def check_extra() -> None:
+    """Check that what draws the results is there, before anyone waits for them.
+
+    Raises:
+        MissingDependencyError: It is not.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingDependencyError("matplotlib", purpose="drawing the results", extra="eval")
 
 
 def read_truth(folder: Path, names: Path | None) -> GroundTruth:
@@ -138,7 +157,7 @@ def evaluate_each(plan: Plan) -> tuple[list[Outcome], int]:
         [(name, folder)] = plan.outputs.items()
         run = {"predictions": str(plan.predictions)}
         outcomes = [Outcome(name, folder, _score(plan, plan.predictions), run, names=plan.names)]
-        write_results(outcomes[0])
+        write_results(outcomes[0], plan.images)
         return outcomes, 0
     outcomes, code = [], 0
     for name, folder in plan.outputs.items():
@@ -155,7 +174,7 @@ def evaluate_each(plan: Plan) -> tuple[list[Outcome], int]:
         if outcome is None:
             code = 1
         else:
-            write_results(outcome)
+            write_results(outcome, plan.images)
             outcomes.append(outcome)
     return outcomes, code
 
@@ -180,7 +199,7 @@ def _run(plan: Plan, name: str, folder: Path) -> Outcome | None:
         _console.line(console, f"{name}: {_closing(summary)}", style="red" if summary.failed else "green")
     if not summary.failed:
         scores = _score(plan, run.predictions)
-        return Outcome(name, folder, scores, run.record, summary=summary, names=plan.names)
+        return Outcome(name, folder, scores, run.record, summary, run.workers, plan.names)
     for failure in summary.failed[:_LISTED]:
         says_all = failure.name in failure.reason
         _console.error(failure.reason if says_all else f"{failure.name}: {failure.reason}")
@@ -210,16 +229,32 @@ def _score(plan: Plan, folder: Path) -> Scores:
     scores = evaluate(predictions, plan.truth)
     if not plan.quiet:
         now = time.perf_counter()
-        seconds = f"{now - read:.2f} s, read in {read - started:.2f} s"
-        _console.line(_console.stderr(), f"{plural(len(scores.scores), 'face')} scored in {seconds}")
+        took = f"scored in {1000 * (now - read):.0f} ms, read in {1000 * (read - started):.0f} ms"
+        _console.line(_console.stderr(), f"{plural(len(scores.scores), 'face')} {took}")
     return scores
 
 
-def write_results(outcome: Outcome) -> list[Path]:
-    """Write all files of an outcome into its folder and return their paths."""
-    paths = [outcome.folder / "results.json"]
-    _write(paths[0], json.dumps(outcome.to_dict(), indent=2) + "\n")
-    return paths
+def write_results(outcome: Outcome, images: Path | None) -> None:
+    """Write all files of an outcome into its folder.
+
+    Args:
+        outcome: What to write.
+        images: Folder of the pictures; without it there are no contact sheets.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    report = outcome.report()
+    _write(outcome.folder / "results.json", f"{json.dumps(report, indent=2)}\n")
+    _write(outcome.folder / "results.md", report_to_markdown(report))
+    with naming(outcome.folder):
+        plot_curves({outcome.name: outcome.scores.curves}, outcome.folder)
+    if images is None:
+        return
+    for name, make in (("misses.jpg", sheet_of_misses), ("false_positives.jpg", sheet_of_false_positives)):
+        sheet = make(outcome.scores, images)
+        with naming(outcome.folder / name):
+            sheet.save(outcome.folder / name)
 
 
 def _write(path: Path, text: str) -> None:
@@ -233,25 +268,25 @@ def _write(path: Path, text: str) -> None:
             part.unlink(missing_ok=True)
 
 
-def write_all(outcomes: Sequence[Outcome], *, json_to: str | None, markdown_to: str | None) -> None:
-    """Write the results of all protocols to the targets of the command line."""
+def write_all(
+    outcomes: Sequence[Outcome], *, json_to: str | None, markdown_to: str | None, curves_to: Path | None
+) -> None:
+    """Write the results of all protocols to the targets of the command line.
+
+    Raises:
+        ResultsError: JSON or Markdown cannot be written.
+        OutputError: A figure cannot be written.
+    """
+    reports = [outcome.report() for outcome in outcomes]
     if json_to is not None:
-        text = json.dumps({"results": [outcome.to_dict() for outcome in outcomes]}, indent=2)
         with Stream(json_to) as stream:
-            stream.write(f"{text}\n".encode())
+            stream.write(f"{json.dumps({'results': reports}, indent=2)}\n".encode())
     if markdown_to is not None:
-        lines = [
-            f"| protocol | pictures | {' | '.join(SUBSETS)} |",
-            f"|---|---:|{'---:|' * len(SUBSETS)}",
-            *(f"| {' | '.join(_cells(outcome))} |" for outcome in outcomes),
-        ]
         with Stream(markdown_to) as stream:
-            stream.write("".join(f"{line}\n" for line in lines).encode())
-
-
-def _cells(outcome: Outcome) -> list[str]:
-    figures = (f"{100 * outcome.scores.ap[subset]:.2f}" for subset in SUBSETS)
-    return [outcome.name, f"{len(outcome.scores.truth):,}", *figures]
+            stream.write(f"{reports_to_table(reports)}\n".encode())
+    if curves_to is not None and len(outcomes) > 1:
+        with naming(curves_to):
+            plot_curves({outcome.name: outcome.scores.curves for outcome in outcomes}, curves_to)
 
 
 def print_table(outcomes: Sequence[Outcome]) -> None:
@@ -262,8 +297,9 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
     for heading in ("pictures", *SUBSETS):
         table.add_column(heading, justify="right", no_wrap=True)
     for outcome in outcomes:
-        table.add_row(*_cells(outcome))
+        figures = (f"{100 * outcome.scores.ap[subset]:.2f}" for subset in SUBSETS)
+        table.add_row(Text(outcome.name), f"{len(outcome.scores.truth):,}", *figures)
     with naming("the standard output", ResultsError):
         console.print(table)
         for outcome in outcomes:
-            _console.line(console, f"{outcome.name}: {outcome.folder}")
+            _console.line(console, f"{outcome.name}: {outcome.folder / 'results.md'}")

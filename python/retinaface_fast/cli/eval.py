@@ -24,9 +24,11 @@ def _root() -> None:
 #: One line for each paragraph: where a docstring is broken into lines, the help would be, too.
 _HELP = (
     "Average precision on the WIDER FACE validation set, by the official protocol.\n\n"
-    "A protocol says how each picture is searched. original: once, at its own size. short1600: once, the "
-    "short side brought to 1600 pixels, the long side to 2150 at most. vga: once, fitted into 640x480. "
-    "paper: at short sides of 500, 800, 1100, 1400 and 1700 pixels, each also mirrored.\n\n"
+    "A protocol says how each picture is searched. original: once, at its own size. default: as detect does, "
+    "with a second look for close-ups. short1600: once, the short side brought to 1600 pixels, the long side "
+    "to 2150 at most. vga: once, fitted into 640x480. paper: at short sides of 500, 800, 1100, 1400 and 1700 "
+    "pixels, each also mirrored, with a vote. paper-compat: to the letter as the code published with the "
+    "paper. ensemble: as paper, with the agreement of the views in the score.\n\n"
     "What is found is kept, and a run that was interrupted goes on. Exit code 0: all went well; 1: "
     "something failed; 2: wrong usage; 130: interrupted."
 )
@@ -47,7 +49,9 @@ def widerface(
     images: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder of the pictures, <event>/<name>.jpg.", rich_help_panel=_INPUT
+            metavar="DIR",
+            help="Folder of the pictures, <event>/<name>.jpg. With --predictions for contact sheets only.",
+            rich_help_panel=_INPUT,
         ),
     ] = None,
     names: Annotated[
@@ -70,8 +74,7 @@ def widerface(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="How pictures are searched: original, short1600, vga or paper. May be given several times; "
-            "without it, original.",
+            help="How pictures are searched, see above. May be given several times; without it, original.",
             rich_help_panel=_DETECTOR,
         ),
     ] = None,
@@ -155,8 +158,9 @@ def widerface(
             raise typer.BadParameter("--predictions detects nothing: leave --protocol out")
         outputs = {predictions.resolve().name: output or Path("widerface-predictions")}
     try:
+        work.check_extra()
         truth = work.read_truth(gt, names)
-        if predictions is None and images is not None:
+        if images is not None:
             work.check_pictures(images, truth.names)
         plan = work.Plan(
             truth=truth,
@@ -174,7 +178,7 @@ def widerface(
             quiet=quiet,
         )
         outcomes, code = work.evaluate_each(plan)
-        work.write_all(outcomes, json_to=json_to, markdown_to=markdown_to)
+        work.write_all(outcomes, json_to=json_to, markdown_to=markdown_to, curves_to=output)
         if outcomes and not quiet and "-" not in (json_to, markdown_to):
             work.print_table(outcomes)
     except KeyboardInterrupt:

@@ -67,7 +67,7 @@ _ALL = (
     Protocol(name="original", description="one search at the picture's own size"),
     Protocol(
         name="default",
-        description="as FaceDetector searches where nothing else is said: own size, second look for close-ups",
+        description="as FaceDetector does by itself: at the picture's own size, second look for close-ups",
         close_ups=True,
     ),
     Protocol(
@@ -89,7 +89,7 @@ _ALL = (
     ),
     Protocol(
         name="paper-compat",
-        description="the same as the code published with the paper does it: no limit on faces of a view, what "
+        description="the same to the letter of the code published with the paper: no limit on faces, what "
         "only one view found is dropped, 750 faces at most",
         tta=TTA(short_sides=_PAPER_SIDES, vote_threshold=0.4, max_face_side=None, paper_compat=True),
         keep_top_k=None,
