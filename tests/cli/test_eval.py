@@ -18,6 +18,7 @@ import pytest
 
 from retinaface_fast import data
 from retinaface_fast.cli import main
+from retinaface_fast.cli.eval import PROTOCOL_HELP
 from retinaface_fast.evaluation import PROTOCOLS
 from tests.reference import wider_ap
 
@@ -227,7 +228,10 @@ def test_a_run_of_another_way(folder: Path, capsys: pytest.CaptureFixture[str]) 
     ("options", "message"),
     [
         ([], "name the folder of the pictures"),
-        (["--images", "images", "--protocol", "papre"], "papre is none of original, default, short1600"),
+        (
+            ["--images", "images", "--protocol", "papre"],
+            "papre is none of original, default, short1600, vga, paper",
+        ),
         (["--images", "images", "--protocol", "vga", "--protocol", "vga"], "vga is given twice"),
         (["--predictions", "images", "--protocol", "vga"], "leave --protocol out"),
         (["--images", "images", "--json", "-", "--markdown", "-"], "only one of --json and --markdown"),
@@ -287,8 +291,9 @@ def test_help_knows_all_protocols(
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 400)
     assert main(["eval", "widerface", "-h"]) == 0
     out = capsys.readouterr().out
-    for name in PROTOCOLS:
-        assert f"{name}: " in out
+    assert list(PROTOCOL_HELP) == list(PROTOCOLS)
+    for name, text in PROTOCOL_HELP.items():
+        assert f" {name} {' ' * (12 - len(name))} {text} " in out
 
 
 # Interruptions

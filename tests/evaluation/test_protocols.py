@@ -10,6 +10,11 @@ from retinaface_fast import FaceDetector
 from retinaface_fast.evaluation import PROTOCOLS
 
 
+def views(name: str) -> list:
+    tta = PROTOCOLS[name].tta
+    return [] if tta is None else tta.views((1000, 1000))
+
+
 @pytest.mark.parametrize("name", list(PROTOCOLS))
 def test_a_detector_takes_the_options(name: str) -> None:
     protocol = PROTOCOLS[name]
@@ -18,13 +23,14 @@ def test_a_detector_takes_the_options(name: str) -> None:
     for option, value in protocol.options().items():
         assert getattr(detector, option) == value
     assert (detector.score_threshold, detector.nms_threshold) == (0.02, 0.4)
-    assert (detector.top_k, detector.max_side) == (5000, None)
-    assert detector.keep_top_k == (750 if detector.tta is None or not detector.tta.flip else None)
+    assert (detector.top_k, detector.max_side, detector.tile_side) == (5000, None, None)
+    assert detector.keep_top_k == (750 if len(views(name)) < 2 else None)
+    assert detector.close_ups == (name == "default")
     assert json.loads(json.dumps(protocol.to_dict())) == protocol.to_dict()
 
 
 @pytest.mark.parametrize(
-    ("name", "size_hw", "views"),
+    ("name", "size_hw", "sizes"),
     [
         ("short1600", (683, 1024), [(1434, 2150)]),
         ("short1600", (1024, 1024), [(1600, 1600)]),
@@ -36,26 +42,32 @@ def test_a_detector_takes_the_options(name: str) -> None:
         ("paper", (500, 600), [(500, 600), (800, 960), (1100, 1320), (1400, 1680), (1700, 2040)]),
     ],
 )
-def test_the_sizes_that_are_searched(name: str, size_hw: tuple[int, int], views: list) -> None:
+def test_the_sizes_that_are_searched(name: str, size_hw: tuple[int, int], sizes: list) -> None:
     tta = PROTOCOLS[name].tta
     assert tta is not None
     upright = [view.size_hw for view in tta.views(size_hw) if not view.flipped]
     mirrored = [view.size_hw for view in tta.views(size_hw) if view.flipped]
-    assert upright == views
-    assert mirrored == (views if name == "paper" else [])
+    assert upright == sizes
+    assert mirrored == (sizes if name == "paper" else [])
 
 
 def test_what_the_paper_does() -> None:
-    tta = PROTOCOLS["paper"].tta
-    assert tta is not None
-    assert (tta.vote_threshold, tta.paper_compat, tta.max_long_side) == (0.4, False, None)
-    assert PROTOCOLS["original"].tta is PROTOCOLS["default"].tta is None
-    assert not PROTOCOLS["original"].close_ups
-    compat = PROTOCOLS["paper-compat"].tta
+    paper, compat, ensemble = (PROTOCOLS[name].tta for name in ("paper", "paper-compat", "ensemble"))
+    assert paper is not None
     assert compat is not None
-    assert compat.paper_compat
-    assert compat.max_face_side is None
-    assert compat.views((500, 600)) == tta.views((500, 600))
+    assert ensemble is not None
+    assert paper.vote_threshold == compat.vote_threshold == ensemble.vote_threshold == 0.4
+    assert (paper.paper_compat, compat.paper_compat, ensemble.paper_compat) == (False, True, False)
+    assert (paper.agreement, compat.agreement, compat.max_face_side) == (0.0, 0.0, None)
+    assert 0 < ensemble.agreement < 1
+    assert views("paper") == views("paper-compat") == views("ensemble")
+    assert len(views("paper")) == 10
+
+
+def test_the_default_is_what_a_detector_does_by_itself() -> None:
+    made, usual = FaceDetector(**PROTOCOLS["default"].options()), FaceDetector()
+    for option in ("nms_threshold", "top_k", "keep_top_k", "tta", "close_ups", "tile_side", "max_side"):
+        assert getattr(made, option) == getattr(usual, option)
 
 
 def test_nobody_changes_them() -> None:

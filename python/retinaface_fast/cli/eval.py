@@ -21,17 +21,22 @@ def _root() -> None:
     """Measure how good a detector is."""
 
 
-#: One line for each paragraph: where a docstring is broken into lines, the help would be, too.
+#: The protocols for the help, which is shown without importing what searches and scores.
+PROTOCOL_HELP = {
+    "original": "once, at its own size",
+    "default": "as FaceDetector does: large ones a second time, for close-ups",
+    "short1600": "once, short side 1600 pixels, long side 2150 at most",
+    "vga": "once, fitted into 640x480",
+    "paper": "at five sizes, each also mirrored, with box voting",
+    "paper-compat": "the same, as the code published with the paper does it",
+    "ensemble": "as paper; scores depend on how many searches agree",
+}
 _HELP = (
     "Average precision on the WIDER FACE validation set, by the official protocol.\n\n"
-    "A protocol says how each picture is searched. original: once, at its own size. default: as detect does, "
-    "with a second look for close-ups. short1600: once, the short side brought to 1600 pixels, the long side "
-    "to 2150 at most. vga: once, fitted into 640x480. paper: at short sides of 500, 800, 1100, 1400 and 1700 "
-    "pixels, each also mirrored, with a vote. paper-compat: to the letter as the code published with the "
-    "paper. ensemble: as paper, with the agreement of the views in the score.\n\n"
     "What is found is kept, and a run that was interrupted goes on. Exit code 0: all went well; 1: "
-    "something failed; 2: wrong usage; 130: interrupted."
-)
+    "something failed; 2: wrong usage; 130: interrupted.\n\n"
+    "A protocol says how each picture is searched:\n\n"
+) + "\n".join(f"{name:12}  {text}" for name, text in PROTOCOL_HELP.items())
 
 
 @app.command(help=_HELP)
