@@ -103,20 +103,11 @@ def tables_of_heights(results: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def table_of_protocols(results: Sequence[Mapping[str, Any]]) -> str:
-    """What the protocols that have a result do."""
-    seen = {result["run"]["protocol"] for result in results}
-    lines = ["| protocol | what it does |", "|---|---|"]
-    lines += [f"| `{name}` | {each.description} |" for name, each in PROTOCOLS.items() if name in seen]
-    return "\n".join(lines)
-
-
 #: What is where.
 TABLES = {
     "README.md": {"results": table_of_results},
     "docs/accuracy.md": {
         "results": table_of_results,
-        "protocols": table_of_protocols,
         "heights": tables_of_heights,
     },
 }

@@ -98,7 +98,7 @@ class Outcome:
                 "pictures_per_second": round(self.summary.pictures_per_second, 3),
                 "workers": self.workers,
             }
-        names = {} if self.names is None else {"names": str(self.names)}
+        names = {} if self.names is None else {"names": self.names.name}
         return build_report(self.scores, name=self.name, run={**self.run, **names}, timing=timing)
 
 
