@@ -96,7 +96,7 @@ def table_of_results(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def chosen(results: Sequence[Mapping[str, Any]], protocols: Sequence[str]) -> list[Mapping[str, Any]]:
-    """The results of these protocols that the engine `native` has on the most pictures, where there are any."""
+    """The results of these protocols by the engine `native` on the most pictures."""
     most = max((result["pictures"] for result in results), default=0)
     return [
         result

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from retinaface_fast import ImageError
 from retinaface_fast._image_header import read_header, sniff_format
 from retinaface_fast.geometry import Geometry
-from retinaface_fast.image import DEFAULT_MAX_PIXELS, read_image
+from retinaface_fast.image import DEFAULT_MAX_PIXELS, read_image, rescale
 
 FORMATS = {
     "JPEG": {"quality": 90},
@@ -732,3 +732,31 @@ def test_named_pipe(tmp_path: Path, astronaut_bgr: np.ndarray) -> None:
     writer.start()
     np.testing.assert_array_equal(read_image(path).pixels, astronaut_bgr)
     writer.join()
+
+
+# Scaling
+
+
+@pytest.mark.parametrize("scale", [2.1, 1.0, 0.7, 0.4, 0.2, 0.11])
+def test_scaled_pictures_say_where_their_pixels_lie(scale: float) -> None:
+    """A bright square is at its place, to a fraction of a pixel of the smaller picture."""
+    picture = np.zeros((413, 611, 3), np.uint8)
+    picture[100:300, 220:450] = 200
+    scaled, scale_xy = rescale(picture, scale)
+    assert scaled.shape == (round(413 * scale), round(611 * scale), 3)
+    weights = scaled[:, :, 0].astype(float)
+    y, x = np.mgrid[: scaled.shape[0], : scaled.shape[1]] + 0.5
+    centre = [
+        (x * weights).sum() / weights.sum() * scale_xy[0],
+        (y * weights).sum() / weights.sum() * scale_xy[1],
+    ]
+    np.testing.assert_allclose(centre, [335, 200], atol=0.15 / min(scale, 1))
+    assert weights.sum() * scale_xy[0] * scale_xy[1] == pytest.approx(200 * 200 * 230, rel=0.01)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 5000), (5000, 1), (1, 1)])
+def test_no_side_vanishes(size_hw: tuple[int, int]) -> None:
+    scaled, scale_xy = rescale(np.full((*size_hw, 3), 7, np.uint8), 0.4)
+    assert min(scaled.shape[:2]) >= 1
+    assert scaled.max() == scaled.min() == 7
+    assert scale_xy[0] * scaled.shape[1] == pytest.approx(size_hw[1])

@@ -12,8 +12,7 @@ from . import ops
 from ._imports import import_cv2
 from ._tiles import tile_grid
 from .engines import DetectingEngine, Engine
-from .geometry import Geometry
-from .image import resize
+from .image import rescale
 
 if TYPE_CHECKING:
     from ._settings import Settings
@@ -87,32 +86,30 @@ class Search:
     def _views(
         self, pixels: UInt8Array, color: ColorOrder, settings: Settings, tta: TTA, watch: Stopwatch
     ) -> ops.Faces:
-        size_hw = pixels.shape[:2]
-        views = tta.views(size_hw)
+        views = tta.views(pixels.shape[:2])
         asked = settings
         if len(views) > 1:
             asked = settings.override(score_threshold=min(settings.score_threshold, CANDIDATE_SCORE))
         found = []
-        seen = pixels
+        seen, scale_xy = pixels, (1.0, 1.0)
         for view in views:
             started = time.perf_counter()
             if view.flipped:
                 cv2 = import_cv2("mirroring pictures")
                 picture = cv2.flip(seen, 1)
             else:
-                seen = pixels if view.size_hw == size_hw else resize(pixels, view.size_hw)
+                seen, scale_xy = (pixels, (1.0, 1.0)) if view.scale == 1 else rescale(pixels, view.scale)
                 picture = seen
             watch.resize += time.perf_counter() - started
             faces = self._once(picture, color, asked, watch)
             if view.flipped:
-                faces = flip_faces(faces, view.size_hw[1])
-            found.append(_to_original(faces, size_hw, view.size_hw))
+                faces = flip_faces(faces, picture.shape[1])
+            found.append(_scaled(faces, scale_xy))
         if len(views) == 1:
             return found[0]
         return tta.merge(
             found,
             views,
-            size_hw,
             score_threshold=settings.score_threshold,
             nms_threshold=settings.nms_threshold,
             keep_top_k=settings.keep_top_k,
@@ -126,16 +123,12 @@ class Search:
         settings: Settings,
         watch: Stopwatch,
     ) -> ops.Faces:
-        size_hw = pixels.shape[:2]
-        reduction = min(-(-max(size_hw) // _REDUCED_SIDE), _MOST_REDUCTION)
+        reduction = min(-(-max(pixels.shape[:2]) // _REDUCED_SIDE), _MOST_REDUCTION)
         started = time.perf_counter()
         reduced = _reduce(pixels, reduction)
         watch.resize += time.perf_counter() - started
-        reduced_hw = reduced.shape[:2]
-        # It covers whole blocks only: a strip at the right and the bottom is left out.
-        covered_hw = (reduced_hw[0] * reduction, reduced_hw[1] * reduction)
         asked = settings.override(score_threshold=min(settings.score_threshold, CANDIDATE_SCORE))
-        seen = _to_original(self._once(reduced, color, asked, watch), covered_hw, reduced_hw)
+        seen = _scaled(self._once(reduced, color, asked, watch), (reduction, reduction))
         is_close_up = (_sides(seen.boxes) >= _CLOSE_UP_FACE) & (seen.scores > settings.score_threshold)
         is_sure = _sides(faces.boxes) < max(_DOUBTFUL_FACE, _DOUBTFUL_REDUCED * reduction)
         if not is_sure.all():
@@ -211,6 +204,8 @@ def flip_faces(faces: ops.Faces, width: int) -> ops.Faces:
 def _reduce(pixels: UInt8Array, reduction: int) -> UInt8Array:
     """Reduce (H, W, 3) pixels to 1/reduction: each block becomes the mean of four of its pixels.
 
+    What is left at the right and the bottom and is no whole block is left out.
+
     Close-ups are large and smooth enough for that, and it takes no OpenCV, which arrays are detected without.
     """
     height, width = (length // reduction * reduction for length in pixels.shape[:2])
@@ -223,14 +218,13 @@ def _reduce(pixels: UInt8Array, reduction: int) -> UInt8Array:
     return reduced
 
 
-def _to_original(faces: ops.Faces, original_hw: tuple[int, int], size_hw: tuple[int, int]) -> ops.Faces:
-    """Faces of a resized picture in the frame of the original."""
-    geometry = Geometry(
-        original_hw, size_hw, scale_xy=(original_hw[1] / size_hw[1], original_hw[0] / size_hw[0])
-    )
-    return ops.Faces(
-        geometry.boxes_to_original(faces.boxes), faces.scores, geometry.points_to_original(faces.landmarks)
-    )
+def _scaled(faces: ops.Faces, scale_xy: tuple[float, float]) -> ops.Faces:
+    """Faces in a frame in which a pixel of theirs is this long."""
+    if scale_xy == (1.0, 1.0):
+        return faces
+    scale = np.asarray(scale_xy)
+    boxes = (faces.boxes.reshape(-1, 2, 2) * scale).reshape(-1, 4).astype(np.float32)
+    return ops.Faces(boxes, faces.scores, (faces.landmarks * scale).astype(np.float32))
 
 
 def _select(faces: ops.Faces, index: np.ndarray) -> ops.Faces:

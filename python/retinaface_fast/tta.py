@@ -25,7 +25,8 @@ _PAPER_FACES = 750
 class View(NamedTuple):
     """One of the pictures that are searched in place of the original."""
 
-    size_hw: tuple[int, int]
+    #: Pixels of the view per pixel of the original.
+    scale: float
     flipped: bool
 
 
@@ -64,8 +65,8 @@ class TTA:
         ValueError: A number is out of range, or there is no size.
 
     Examples:
-        >>> [view.size_hw for view in TTA(short_sides=(None, 240), flip=False).views((480, 640))]
-        [(480, 640), (240, 320)]
+        >>> [view.scale for view in TTA(short_sides=(None, 240), flip=False).views((480, 640))]
+        [1.0, 0.5]
     """
 
     short_sides: Sequence[int | None] = (500, 800, 1100, 1400, 1700)
@@ -91,24 +92,21 @@ class TTA:
 
     def views(self, size_hw: tuple[int, int]) -> list[View]:
         """Return the views of a picture of this height and width, in the order in which they are searched."""
-        sizes = dict.fromkeys(self._view_size(size_hw, side) for side in self.short_sides)
+        scales = dict.fromkeys(self._scale(size_hw, side) for side in self.short_sides)
         flips = (False, True) if self.flip else (False,)
-        return [View(size, flipped) for size in sizes for flipped in flips]
+        return [View(scale, flipped) for scale in scales for flipped in flips]
 
-    def _view_size(self, size_hw: tuple[int, int], short_side: int | None) -> tuple[int, int]:
+    def _scale(self, size_hw: tuple[int, int], short_side: int | None) -> float:
         if short_side is None:
-            return size_hw
+            return 1.0
         shorter, longer = sorted(size_hw)
         scale = short_side / shorter
-        if self.max_long_side is not None:
-            scale = min(scale, self.max_long_side / longer)
-        return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
+        return scale if self.max_long_side is None else min(scale, self.max_long_side / longer)
 
     def merge(
         self,
         found: Sequence[ops.Faces],
         views: Sequence[View],
-        size_hw: tuple[int, int],
         *,
         score_threshold: float,
         nms_threshold: float,
@@ -119,7 +117,6 @@ class TTA:
         Args:
             found: For each view its faces, in pixels of the picture.
             views: The views.
-            size_hw: Height and width of the picture.
             score_threshold: A face that is returned has score > score_threshold.
             nms_threshold: Of two voted faces with IoU > nms_threshold, the lower is dropped.
             keep_top_k: Most faces that are returned; all if None.
@@ -127,10 +124,8 @@ class TTA:
         Returns:
             The faces in pixels of the picture, highest score first.
         """
-        scales = [
-            float(np.sqrt(view.size_hw[0] * view.size_hw[1] / (size_hw[0] * size_hw[1]))) for view in views
-        ]
-        limits = [self._largest_face(scale, min(scales)) for scale in scales]
+        smallest = min(view.scale for view in views)
+        limits = [self._largest_face(view.scale, smallest) for view in views]
         kept = [
             ops.Faces(*(column[_sides(faces.boxes) <= limit] for column in faces))
             for faces, limit in zip(found, limits, strict=True)

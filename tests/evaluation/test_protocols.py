@@ -16,6 +16,8 @@ from retinaface_fast.evaluation import PROTOCOLS, DetectionRun, evaluate
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from retinaface_fast.tta import View
+
 
 def views(name: str) -> list:
     tta = PROTOCOLS[name].tta
@@ -37,6 +39,10 @@ def test_a_detector_takes_the_options(name: str) -> None:
     assert json.loads(json.dumps(protocol.to_dict())) == protocol.to_dict()
 
 
+def sized(size_hw: tuple[int, int], view: View) -> tuple[int, int]:
+    return round(size_hw[0] * view.scale), round(size_hw[1] * view.scale)
+
+
 @pytest.mark.parametrize(
     ("name", "size_hw", "sizes"),
     [
@@ -53,8 +59,8 @@ def test_a_detector_takes_the_options(name: str) -> None:
 def test_the_sizes_that_are_searched(name: str, size_hw: tuple[int, int], sizes: list) -> None:
     tta = PROTOCOLS[name].tta
     assert tta is not None
-    upright = [view.size_hw for view in tta.views(size_hw) if not view.flipped]
-    mirrored = [view.size_hw for view in tta.views(size_hw) if view.flipped]
+    upright = [sized(size_hw, view) for view in tta.views(size_hw) if not view.flipped]
+    mirrored = [sized(size_hw, view) for view in tta.views(size_hw) if view.flipped]
     assert upright == sizes
     assert mirrored == (sizes if name == "paper" else [])
 

@@ -23,14 +23,13 @@ def merge(
     tta: TTA,
     found: list[Faces],
     views: list[View],
-    size_hw: tuple[int, int],
     *,
     score_threshold: float,
     nms_threshold: float,
     keep_top_k: int | None,
 ) -> list[tuple[np.ndarray, float, np.ndarray]]:
     """Box (4,), score and landmarks (5, 2) of each face, highest score first; in double precision."""
-    scales = [view.size_hw[0] / size_hw[0] for view in views]
+    scales = [view.scale for view in views]
 
     def keeps(view: int, box: np.ndarray) -> bool:
         if tta.max_face_side is None or scales[view] == min(scales):
