@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,13 @@ def _package_dir(package: str) -> Path:
     if spec is None or spec.origin is None:
         pytest.skip(f"{package} is not installed")
     return Path(spec.origin).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell starts what runs in the background deaf to Ctrl-C, which some tests press."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
