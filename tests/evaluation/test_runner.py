@@ -329,21 +329,3 @@ def test_a_killed_run_goes_on(images: Path, tmp_path: Path) -> None:
     for found in data.read_predictions(output / "predictions", names):
         np.testing.assert_array_equal(found.boxes, expected[0])
     assert not list((output / "predictions").rglob("*.part"))
-
-
-def test_two_workers_are_faster_than_one(wider_dir: Path, tmp_path: Path) -> None:
-    """By half at least; on processors that nobody else uses they take half the time."""
-    if runner._core.available_processors() < 2:
-        pytest.skip("one processor")
-    names = data.read_names(wider_dir / "test_part.txt")[:16]
-    seconds = {1: [], 2: []}
-    for turn in range(6):
-        workers = 1 + turn % 2
-        run = DetectionRun(
-            ORIGINAL, images=wider_dir / "images", output=tmp_path / f"{turn}", workers=workers
-        )
-        run._detector = FaceDetector(threads=1, **ORIGINAL.options())
-        seconds[workers].append(run(names).seconds)
-        if turn > 1 and min(seconds[1]) > 1.5 * min(seconds[2]):
-            return
-    pytest.skip(f"somebody else uses the processors: {seconds}")
