@@ -65,7 +65,9 @@ Votes vote_boxes(const float* boxes_xyxy, const float* scores, const float* land
         std::size_t kept = 0;
         for (std::size_t i = 1; i < count; ++i) {
             const Candidate candidate = left[i];
-            if (static_cast<double>(iou(first, candidate)) >= iou_threshold) {
+            const auto overlap = static_cast<double>(iou(first, candidate));
+            // Without the first, a threshold of 0 would join what does not touch.
+            if (overlap > 0.0 && overlap >= iou_threshold) {
                 join(candidate.index);
             } else {
                 left[kept++] = candidate;

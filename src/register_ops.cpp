@@ -1,4 +1,4 @@
-// Anchors, decode, encode, clip, IoU and NMS.
+// Anchors, decode, encode, clip, IoU, NMS and box voting.
 #include <pybind11/stl.h>
 
 #include <algorithm>

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 import pytest
 
 from retinaface_fast import FaceDetector, ops
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: The face in the astronaut's portrait: its box, see test_detector.
 FACE = np.array([177.9, 56.8, 273.1, 177.2])
@@ -41,6 +46,7 @@ def test_a_face_that_fills_the_frame_is_the_only_one(
 def test_without_it_parts_are_taken_for_faces(detector: FaceDetector, astronaut_bgr: np.ndarray) -> None:
     picture, box = close_up(astronaut_bgr, 1600)
     without = detector.replace(close_ups=False).detect(picture)
+    assert len(without) > 3
     assert (ops.box_iou(without.boxes, box[None].astype(np.float32)) < 0.5).all()
 
 
@@ -86,3 +92,39 @@ def test_settings_hold_for_the_second_search_too(detector: FaceDetector, astrona
     rgb = np.ascontiguousarray(picture[:, :, ::-1])
     assert detector.detect(rgb, color="rgb") == detector.detect(picture)
     assert detector.detect(picture, max_side=500) == plain.detect(picture, max_side=500)
+
+
+def test_a_limit_takes_the_first_faces(detector: FaceDetector, astronaut_bgr: np.ndarray) -> None:
+    """Also where the first search has parts of a face before it."""
+    picture, _ = close_up(astronaut_bgr, 1000)
+    frame = np.full((picture.shape[0], picture.shape[1] + 700, 3), 90, np.uint8)
+    frame[:, : picture.shape[1]] = picture
+    for row, size in enumerate((700, 500, 300)):
+        face = cv2.resize(astronaut_bgr, (size, size), interpolation=cv2.INTER_AREA)
+        frame[row * 600 : row * 600 + size, -size:] = face[: frame.shape[0] - row * 600]
+    assert len(detector.replace(close_ups=False).detect(frame)) > 6
+    every = detector.replace(keep_top_k=None, top_k=None).detect(frame)
+    assert len(every) == 4
+    for limit in (1, 2, 3):
+        assert detector.detect(frame, keep_top_k=limit) == every[:limit]
+
+
+@pytest.mark.parametrize("side", [210, 280, 330])
+def test_sure_faces_of_a_very_large_picture_stay(
+    detector: FaceDetector, astronaut_bgr: np.ndarray, grace_hopper_path: Path, side: int
+) -> None:
+    """What is reduced to some 25 pixels there must still be found."""
+    hopper = cv2.imread(str(grace_hopper_path))
+    assert hopper is not None
+    frame = np.full((4320, 7680, 3), 90, np.uint8)
+    places = []
+    for index, (portrait, face) in enumerate(
+        [(astronaut_bgr, FACE), (hopper, np.array([177.7, 106.5, 353.9, 327.7]))] * 3
+    ):
+        scale = side / np.sqrt((face[2] - face[0]) * (face[3] - face[1]))
+        part = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        x, y = 217 + 1203 * index, 331 + 413 * (index % 5)
+        frame[y : y + part.shape[0], x : x + part.shape[1]] = part[:, : 7680 - x]
+        places.append(face * scale + [x, y, x, y])
+    found = detector.detect(frame)
+    assert (ops.box_iou(np.array(places, np.float32), found.boxes).max(axis=1) > 0.6).all()

@@ -116,24 +116,16 @@ def test_mirrored_search_of_any_width(detector: FaceDetector, astronaut_bgr: np.
     np.testing.assert_allclose(result.landmarks[0], plain.landmarks[0], atol=3)
 
 
-def test_each_landmark_stays_on_its_side(detector: FaceDetector, astronaut_bgr: np.ndarray) -> None:
-    """What the mirrored view alone finds, once it is turned back, agrees with the upright view."""
-    plain = detector.detect(astronaut_bgr)
-    of_mirror = mirrored(detector.detect(np.ascontiguousarray(astronaut_bgr[:, ::-1])))
-    np.testing.assert_allclose(of_mirror.landmarks[0], plain.landmarks[0], atol=4)
-
-
 @pytest.mark.parametrize("shift", [32, 96])
 def test_a_shift_of_the_picture_shifts_the_faces(
     detector: FaceDetector, astronaut_bgr: np.ndarray, shift: int
 ) -> None:
-    voting = detector.replace(tta=TTA(short_sides=(None, 256)))
     padded = np.zeros((512 + 2 * shift, 512 + 2 * shift, 3), np.uint8)
     frame = np.zeros_like(padded)
     padded[:512, :512] = astronaut_bgr
     frame[shift : 512 + shift, shift : 512 + shift] = astronaut_bgr
     # Both have one size, so that both are searched at the same scales.
-    voting = voting.replace(tta=TTA(short_sides=(None, (512 + 2 * shift) // 2)))
+    voting = detector.replace(tta=TTA(short_sides=(None, (512 + 2 * shift) // 2)))
     before, after = voting.detect(padded), voting.detect(frame)
     np.testing.assert_allclose(after.boxes[0], before.boxes[0] + shift, atol=1)
     np.testing.assert_allclose(after.landmarks[0], before.landmarks[0] + shift, atol=1)
@@ -216,6 +208,25 @@ def test_the_threshold_only_filters(detector: FaceDetector, crowd_bgr: np.ndarra
     overlaps = ops.box_iou(every.boxes, every.boxes) - np.eye(len(every), dtype=np.float32)
     assert overlaps.max() <= 0.4
     assert (np.diff(every.scores) <= 0).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"paper_compat": True}, {"agreement": 0.5}])
+def test_a_limit_takes_the_first_faces(detector: FaceDetector, crowd_bgr: np.ndarray, options: dict) -> None:
+    voting = detector.replace(tta=TTA(short_sides=(300, None), **options), keep_top_k=None)
+    every = voting.detect(crowd_bgr)
+    assert len(every) > 3
+    assert voting.replace(keep_top_k=3).detect(crowd_bgr) == every[:3]
+
+
+def test_long_thin_pictures_take_no_more_than_their_share(detector: FaceDetector) -> None:
+    assert max(view.scale for view in TTA().views((2, 2000))) * 2000 < 2**18
+    for size_hw in ((2, 2000), (30, 1025), (1, 1), (4096, 4096)):
+        for view in TTA(short_sides=(10**9,)).views(size_hw):
+            assert view.scale**2 * size_hw[0] * size_hw[1] <= 2**24 * 1.001
+    assert TTA(short_sides=(5000,), flip=False).views((6000, 6000)) == [View(5000 / 6000, False)]
+    assert TTA(short_sides=(None, 7000), flip=False).views((6000, 6000)) == [View(1.0, False)]
+    thin = detector.replace(tta=TTA(short_sides=(1700,))).detect(np.zeros((3, 900, 3), np.uint8))
+    assert len(thin) == 0
 
 
 def test_small_faces_are_found_that_one_search_misses(

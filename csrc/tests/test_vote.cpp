@@ -51,7 +51,7 @@ void agrees_with_definition() {
                 std::vector<std::size_t> others;
                 for (const std::size_t i : left) {
                     const float overlap = iou(boxes.data() + 4 * first, boxes.data() + 4 * i);
-                    if (i != first && !(static_cast<double>(overlap) >= threshold)) {
+                    if (i != first && !(overlap > 0 && static_cast<double>(overlap) >= threshold)) {
                         others.push_back(i);
                         continue;
                     }

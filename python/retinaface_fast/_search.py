@@ -13,10 +13,11 @@ from ._imports import import_cv2
 from ._tiles import tile_grid
 from .engines import DetectingEngine, Engine
 from .image import rescale
+from .tta import box_sides
 
 if TYPE_CHECKING:
     from ._settings import Settings
-    from ._typing import ColorOrder, FloatArray, UInt8Array
+    from ._typing import AnyArray, ColorOrder, UInt8Array
     from .tta import TTA
 
 __all__ = ["CANDIDATE_SCORE", "CLOSE_UP_FROM", "Search", "Stopwatch", "flip_faces"]
@@ -32,12 +33,12 @@ _MIRRORED = np.array([1, 0, 2, 4, 3])
 #: A picture whose shorter side has more pixels can hold a face that is too large to be found.
 CLOSE_UP_FROM = 600
 #: Longer side of the reduced picture, and how far the reduction may go.
-_REDUCED_SIDE, _MOST_REDUCTION = 384, 16
+_REDUCED_SIDE, _MOST_REDUCTION = 384, 8
 #: The reduced picture gives faces from this geometric mean side on, in pixels of the picture.
 _CLOSE_UP_FACE = 400
 #: Faces of the picture from this side on, in its pixels and in those of the reduced one, must be found in
 #: both, in the reduced one with any score and this overlap.
-_DOUBTFUL_FACE, _DOUBTFUL_REDUCED, _CONFIRMED_IOU = 200, 16, 0.5
+_DOUBTFUL_FACE, _DOUBTFUL_REDUCED, _CONFIRMED_IOU = 200, 16, 0.4
 
 
 @dataclass(slots=True)
@@ -78,10 +79,9 @@ class Search:
         """
         if settings.tta is not None:
             return self._views(pixels, color, settings, settings.tta, watch)
-        faces = self._once(pixels, color, settings, watch)
         if settings.close_ups and min(pixels.shape[:2]) > CLOSE_UP_FROM:
-            return self._with_close_ups(faces, pixels, color, settings, watch)
-        return faces
+            return self._with_close_ups(pixels, color, settings, watch)
+        return self._once(pixels, color, settings, watch)
 
     def _views(
         self, pixels: UInt8Array, color: ColorOrder, settings: Settings, tta: TTA, watch: Stopwatch
@@ -89,7 +89,12 @@ class Search:
         views = tta.views(pixels.shape[:2])
         asked = settings
         if len(views) > 1:
-            asked = settings.override(score_threshold=min(settings.score_threshold, CANDIDATE_SCORE))
+            # What a view finds is a vote and not yet a face: limits hold for the faces.
+            asked = settings.keep_all().override(
+                score_threshold=min(settings.score_threshold, CANDIDATE_SCORE)
+            )
+            if tta.paper_compat:
+                asked = asked.unlimited().override(nms_threshold=1.0)
         found = []
         seen, scale_xy = pixels, (1.0, 1.0)
         for view in views:
@@ -116,26 +121,23 @@ class Search:
         )
 
     def _with_close_ups(
-        self,
-        faces: ops.Faces,
-        pixels: UInt8Array,
-        color: ColorOrder,
-        settings: Settings,
-        watch: Stopwatch,
+        self, pixels: UInt8Array, color: ColorOrder, settings: Settings, watch: Stopwatch
     ) -> ops.Faces:
         reduction = min(-(-max(pixels.shape[:2]) // _REDUCED_SIDE), _MOST_REDUCTION)
         started = time.perf_counter()
         reduced = _reduce(pixels, reduction)
         watch.resize += time.perf_counter() - started
-        asked = settings.override(score_threshold=min(settings.score_threshold, CANDIDATE_SCORE))
+        # Limits hold for what is left in the end: one that came before would leave nothing to confirm with.
+        faces = self._once(pixels, color, settings.keep_all(), watch)
+        asked = settings.unlimited().override(score_threshold=min(settings.score_threshold, CANDIDATE_SCORE))
         seen = _scaled(self._once(reduced, color, asked, watch), (reduction, reduction))
-        is_close_up = (_sides(seen.boxes) >= _CLOSE_UP_FACE) & (seen.scores > settings.score_threshold)
-        is_sure = _sides(faces.boxes) < max(_DOUBTFUL_FACE, _DOUBTFUL_REDUCED * reduction)
+        is_close_up = (box_sides(seen.boxes) >= _CLOSE_UP_FACE) & (seen.scores > settings.score_threshold)
+        is_sure = box_sides(faces.boxes) < max(_DOUBTFUL_FACE, _DOUBTFUL_REDUCED * reduction)
         if not is_sure.all():
             confirmed = ops.box_iou(faces.boxes, seen.boxes).max(axis=1, initial=0) > _CONFIRMED_IOU
             is_sure |= confirmed
         if is_sure.all() and not is_close_up.any():
-            return faces
+            return _select(faces, slice(settings.keep_top_k))
         return _suppress([_select(faces, is_sure), _select(seen, is_close_up)], settings)
 
     def _once(self, pixels: UInt8Array, color: ColorOrder, settings: Settings, watch: Stopwatch) -> ops.Faces:
@@ -227,15 +229,8 @@ def _scaled(faces: ops.Faces, scale_xy: tuple[float, float]) -> ops.Faces:
     return ops.Faces(boxes, faces.scores, (faces.landmarks * scale).astype(np.float32))
 
 
-def _select(faces: ops.Faces, index: np.ndarray) -> ops.Faces:
+def _select(faces: ops.Faces, index: AnyArray | slice) -> ops.Faces:
     return ops.Faces(*(column[index] for column in faces))
-
-
-def _sides(boxes: FloatArray) -> FloatArray:
-    """(N,) geometric mean sides of (N, 4) boxes."""
-    lengths = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    sides: FloatArray = np.sqrt(lengths[:, 0] * lengths[:, 1])
-    return sides
 
 
 def _suppress(found: list[ops.Faces], settings: Settings) -> ops.Faces:

@@ -39,6 +39,10 @@ class Settings:
         changes = {name: value for name, value in options.items() if value is not None}
         return dataclasses.replace(self, **changes) if changes else self
 
+    def keep_all(self) -> Settings:
+        """Return these settings without a limit on faces."""
+        return dataclasses.replace(self, keep_top_k=None)
+
     def unlimited(self) -> Settings:
         """Return these settings without a limit on candidates and faces."""
         return dataclasses.replace(self, top_k=None, keep_top_k=None)

@@ -70,15 +70,16 @@ class FaceDetector:
             shrinks.
         max_pixels: Files with more pixels are refused before they are decoded; see `read_image`.
         tta: Search each picture several times, at other sizes and mirrored, and vote on what is found:
-            `TTA()` does as the paper did. More faces, at many times the cost. None searches once.
+            `TTA()` takes the sizes of the paper. More faces, at many times the cost. None searches once.
         close_ups: Faces of more than some 700 pixels are too large for the network, which takes parts of them
             for faces. With True, a picture with more than 600 pixels on its shorter side is searched a second
             time, reduced to 384 or less on its longer one; that gives the faces from 400 pixels on, and what
             has more than 200 must be found in both. It takes 7 % more time at 1920x1080. Not with `tta`,
             whose sizes say what can be found.
         tile_side: Search pictures with a longer side in overlapping tiles of at most so many pixels on a
-            side, so that memory does not grow with the picture. From 1024. The faces are those of the whole
-            picture; time grows by the overlaps. None never tiles.
+            side, so that memory does not grow with the picture. From 1280; 384 of them
+            on each side are overlap, so that small tiles take much longer. The faces are those of the whole
+            picture, as far as they have up to some 500 pixels. None never tiles.
 
     Raises:
         ValueError: An unknown model, engine or kind of device, or a number out of range; the message names

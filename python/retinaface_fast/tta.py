@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TTA", "View"]
 
+#: No picture is enlarged beyond so many pixels: long thin ones would take all memory.
+_MOST_ENLARGED = 2**24
 #: Most faces that the published evaluation of the paper writes for a picture.
 _PAPER_FACES = 750
 
@@ -34,11 +37,13 @@ class View(NamedTuple):
 class TTA:
     """How often, and at which sizes, a picture is searched; for `FaceDetector(tta=…)`.
 
-    The defaults are the test protocol of the paper (Deng et al. 2019, section 4.3): five sizes, each of them
-    mirrored, too. That finds many more small faces, at some thirty times the cost of one search of a picture
-    of 1024x768. `TTA(short_sides=(None,))` searches the picture at its own size and mirrored.
+    The defaults are sizes and vote of the paper's test protocol (Deng et al. 2019, section 4.3): five sizes,
+    each of them mirrored, too, with a limit on faces that the paper has not (`max_face_side`). That finds
+    many more small faces; a picture of 1024x768 has 24 times as many pixels in all views as by itself.
+    `TTA(short_sides=(None,))` searches the picture at its own size and mirrored.
 
-    Each view is searched with the detector's settings, but from a score of 0.02 on, and suppressed by itself.
+    Each view is searched with the detector's settings, but from a score of 0.02 on if its threshold is
+    higher, and suppressed by itself. A detector's max_side shrinks the picture before.
     Then `ops.vote_boxes` makes one face of all that overlap: its box and landmarks are means weighted by the
     scores. Its score is the best one, or with `agreement` takes into account how many views found it. What
     still overlaps by more than the detector's nms_threshold is suppressed. Where there is only one view, no
@@ -46,7 +51,8 @@ class TTA:
 
     Attributes:
         short_sides: Lengths in pixels to which the shorter side of the picture is brought, up or down; None
-            among them stands for the picture as it is. Sizes that come out equal are searched once.
+            among them stands for the picture as it is. Sizes that come out equal are searched once. Nothing
+            is enlarged beyond 2**24 pixels, 4096x4096.
         flip: Whether each size is searched mirrored, too.
         max_long_side: The longer side is never enlarged beyond, or left above, so many pixels: a view that it
             would be smaller than `short_sides` says. None for no limit. Does not apply to None in
@@ -57,8 +63,9 @@ class TTA:
             paper does, at the price of some AP.
         agreement: From 0 to 1; the weight in the score of the agreement of the views: score = (1 - agreement)
             * best + agreement * min(1, sum of the scores / number of views that keep faces of that size).
-        paper_compat: Do as the code that was published with the paper: what only one view found is dropped,
-            voted faces are not suppressed again, and 750 are returned at most.
+        paper_compat: Do as the code that was published with the paper: all candidates of all views vote,
+            without a suppression in each view before; what was found only once is dropped; voted faces are
+            not suppressed again, and 750 are returned at most. Its widths of x2 - x1 + 1 are not taken over.
 
     Raises:
         TypeError: An attribute has the wrong type.
@@ -101,7 +108,9 @@ class TTA:
             return 1.0
         shorter, longer = sorted(size_hw)
         scale = short_side / shorter
-        return scale if self.max_long_side is None else min(scale, self.max_long_side / longer)
+        if self.max_long_side is not None:
+            scale = min(scale, self.max_long_side / longer)
+        return min(scale, max(1.0, math.sqrt(_MOST_ENLARGED / (shorter * longer))))
 
     def merge(
         self,
@@ -127,7 +136,7 @@ class TTA:
         smallest = min(view.scale for view in views)
         limits = [self._largest_face(view.scale, smallest) for view in views]
         kept = [
-            ops.Faces(*(column[_sides(faces.boxes) <= limit] for column in faces))
+            ops.Faces(*(column[box_sides(faces.boxes) <= limit] for column in faces))
             for faces, limit in zip(found, limits, strict=True)
         ]
         votes = ops.vote_boxes(
@@ -137,7 +146,7 @@ class TTA:
         assert votes.landmarks is not None
         scores = votes.scores
         if self.agreement > 0:
-            able = (_sides(votes.boxes)[:, None] <= np.array(limits)).sum(axis=1)
+            able = (box_sides(votes.boxes)[:, None] <= np.array(limits)).sum(axis=1)
             together = np.minimum(1, votes.score_sums / np.maximum(able, 1))
             mixed = (1 - self.agreement) * votes.scores + self.agreement * together
             scores = mixed.astype(np.float32)
@@ -171,7 +180,8 @@ def _check_sides(value: object) -> tuple[int | None, ...]:
     return sides
 
 
-def _sides(boxes: FloatArray) -> FloatArray:
+def box_sides(boxes: FloatArray) -> FloatArray:
     """(N,) float32: geometric mean of width and height of (N, 4) xyxy boxes, pixels."""
-    sides: FloatArray = np.sqrt(np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1))
+    lengths = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    sides: FloatArray = np.sqrt(lengths[:, 0] * lengths[:, 1])
     return sides

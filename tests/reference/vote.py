@@ -28,7 +28,10 @@ def groups(boxes: Array, scores: Array, landmarks: Array, threshold: float) -> l
     found = []
     while left:
         first = left[0]
-        members = [first, *(i for i in left[1:] if float(iou(boxes[first], boxes[i])) >= threshold)]
+        members = [
+            first,
+            *(i for i in left[1:] if float(iou(boxes[first], boxes[i])) >= max(threshold, 1e-300)),
+        ]
         weights = scores[members].astype(np.float64)
         if len(members) == 1 or weights.sum() == 0:
             box, points = boxes[first].astype(np.float64), landmarks[first].astype(np.float64)

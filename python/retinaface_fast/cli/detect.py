@@ -140,7 +140,7 @@ def detect(
         bool,
         typer.Option(
             "--tta",
-            help="Search each picture at five sizes, and mirrored, and vote: more small faces, some thirty "
+            help="Search each picture at five sizes, and mirrored, and vote: more small faces, some 24 "
             "times slower.",
             rich_help_panel=_DETECTOR,
         ),
@@ -154,7 +154,7 @@ def detect(
     tile_side: Annotated[
         int | None,
         typer.Option(
-            help="Search larger pictures in tiles of this side, 1024 or more: bounded memory.",
+            help="Search larger pictures in tiles of this side, 1280 or more: bounded memory.",
             rich_help_panel=_DETECTOR,
         ),
     ] = None,

@@ -40,8 +40,8 @@ def vote_boxes(
     """Make one box of all candidates for a face, as several searches of one picture give them.
 
     Candidates are taken by score, highest first, and by index where scores are equal. The first that is left
-    and all others left that have an IoU >= iou_threshold with it are a group; its box and landmarks are the
-    means of theirs, weighted by their scores, summed in double precision. The idea is that of Gidaris and
+    and all others left that overlap it with an IoU >= iou_threshold are a group; its box and landmarks are
+    the means of theirs, weighted by their scores, summed in double precision. The idea is that of Gidaris and
     Komodakis 2015, "Object detection via a multi-region and semantic segmentation-aware CNN model".
 
     Args:
@@ -49,7 +49,7 @@ def vote_boxes(
             group of its own.
         scores: (N,) float32, finite and >= 0. A group whose scores are all 0 keeps its first box.
         landmarks: (N, 5, 2) float32, pixels; None if there are none.
-        iou_threshold: Within [0, 1]; an IoU >= iou_threshold joins.
+        iou_threshold: Within [0, 1]; an IoU >= iou_threshold joins, if there is any overlap.
 
     Returns:
         The groups.
