@@ -185,7 +185,7 @@ def evaluate(predictions: Sequence[Prediction], truth: GroundTruth, *, min_overl
         >>> from retinaface_fast.data import GroundTruth, Prediction
         >>> faces = np.array([[0, 0, 20, 20], [40, 0, 60, 20]], np.float64)
         >>> counted = {"easy": np.array([True, False]), "hard": np.array([True, True])}
-        >>> truth = GroundTruth(["event/picture"], faces, np.array([0, 2]), counted)
+        >>> truth = GroundTruth(["event/picture"], faces, np.array([0, 2], np.int64), counted)
         >>> found = Prediction(faces[:1], np.array([0.9]))
         >>> evaluate([found], truth).ap
         {'easy': 1.0, 'hard': 0.5}
