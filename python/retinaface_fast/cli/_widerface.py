@@ -27,6 +27,7 @@ from retinaface_fast.evaluation import (
     sheet_of_false_positives,
     sheet_of_misses,
 )
+from retinaface_fast.evaluation.runner import is_done
 
 from . import _console
 from ._outputs import ResultsError, Stream, naming, part_of
@@ -155,7 +156,7 @@ def evaluate_each(plan: Plan) -> tuple[list[Outcome], int]:
     """
     if plan.predictions is not None:
         [(name, folder)] = plan.outputs.items()
-        run = {"predictions": str(plan.predictions)}
+        run = {"predictions": plan.predictions.resolve().name}
         outcomes = [Outcome(name, folder, _score(plan, plan.predictions), run, names=plan.names)]
         write_results(outcomes[0], plan.images)
         return outcomes, 0
@@ -165,7 +166,7 @@ def evaluate_each(plan: Plan) -> tuple[list[Outcome], int]:
             outcome = _run(plan, name, folder)
         except KeyboardInterrupt:
             pictures = plan.truth.names
-            done = sum((folder / "predictions" / f"{each}.txt").is_file() for each in pictures)
+            done = sum(is_done(folder, each) for each in pictures)
             _console.error(
                 f"interrupted: {done:,} of {plural(len(pictures), 'picture')} are done with {name}; the same "
                 "command goes on from there"

@@ -52,7 +52,8 @@ def build_report(
         scores: What `evaluate` returned; its ground truth has the subset "hard".
         name: What the result is called, such as the name of the protocol.
         run: How the predictions were made, as JSON takes it: `DetectionRun.record` with protocol, settings,
-            model, weights, engine, device and versions.
+            model, weights, engine, device and versions. The folder of the pictures, `images`, is left out: a
+            report is there to be shown, and the places of somebody's files are nobody's business.
         timing: What it took, as JSON takes it; None where nobody measured.
         dataset: What the pictures are.
 
@@ -72,7 +73,7 @@ def build_report(
         "predictions": len(scores.scores),
         "min_overlap": scores.min_overlap,
         "ap": {subset: _percent(ap) for subset, ap in scores.ap.items()},
-        "run": dict(run),
+        "run": {key: value for key, value in run.items() if key != "images"},
     }
     if timing is not None:
         report["timing"] = dict(timing)
