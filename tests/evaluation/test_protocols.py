@@ -39,6 +39,23 @@ def test_a_detector_takes_the_options(name: str) -> None:
     assert json.loads(json.dumps(protocol.to_dict())) == protocol.to_dict()
 
 
+def test_another_detector_is_refused() -> None:
+    """Its figures would bear the name of the protocol."""
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    with pytest.raises(
+        ValueError, match=r"protocol original, got score_threshold=0.5 instead of 0.02, nms_th"
+    ):
+        PROTOCOLS["original"].detect(FaceDetector(), pixels)
+    vga = FaceDetector(**PROTOCOLS["vga"].options())
+    assert len(PROTOCOLS["vga"].detect(vga, pixels)) == 0
+    for name in PROTOCOLS.keys() - {"vga"}:
+        with pytest.raises(ValueError, match=f"options of the protocol {name}, got .*tta=TTA"):
+            PROTOCOLS[name].detect(vga, pixels)
+    for option, value in (("max_side", 640), ("tile_side", 1024), ("close_ups", True), ("top_k", None)):
+        with pytest.raises(ValueError, match=f"vga, got {option}={value} instead of (None|False|5000)$"):
+            PROTOCOLS["vga"].detect(vga.replace(**{option: value}), pixels)
+
+
 def sized(size_hw: tuple[int, int], view: View) -> tuple[int, int]:
     return round(size_hw[0] * view.scale), round(size_hw[1] * view.scale)
 

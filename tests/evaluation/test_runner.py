@@ -48,6 +48,13 @@ def files(folder: Path) -> list[str]:
     return sorted(name for name in found if name != ".lock")
 
 
+class Stand:
+    """What stands in for the detector of a run: it has its settings."""
+
+    def __init__(self) -> None:
+        vars(self).update(ORIGINAL.options())
+
+
 WRITTEN = sorted(["run.json", *(f"predictions/{name}.txt" for name in NAMES)])
 
 
@@ -123,7 +130,7 @@ def test_numbers_that_no_file_holds_are_the_picture_s_fault(
 ) -> None:
     run = DetectionRun(ORIGINAL, images=images, output=tmp_path / "out", workers=1)
 
-    class Wild:
+    class Wild(Stand):
         def detect(self, _: object) -> Any:
             return Detections(np.full((1, 4), np.inf), np.ones(1), np.zeros((1, 5, 2)), (9, 9))
 
@@ -292,10 +299,11 @@ def test_other_engines(engine: str, images: Path, tmp_path: Path) -> None:
 # Several at a time
 
 
-class Slow:
+class Slow(Stand):
     """A detector that waits for a sign."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.go = threading.Event()
         self.started: list[str] = []
 
