@@ -138,8 +138,8 @@ _ALL = (
     Protocol(
         name="paper-compat",
         description="the same views; all candidates of all views vote without a suppression before, as in "
-        "the code published with the paper (not its +1 widths); what is found only once is dropped, 750 faces "
-        "at most, no limit on the size of faces",
+        "the code published with the paper (not its +1 widths); what is found only once is dropped, 750 "
+        "faces at most, no limit on the size of faces",
         tta=TTA(short_sides=_PAPER_SIDES, vote_threshold=0.4, max_face_side=None, paper_compat=True),
         keep_top_k=None,
     ),
