@@ -17,6 +17,7 @@ one call of the core for all pictures; subsets, events and sizes of faces then d
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -215,7 +216,9 @@ def evaluate(predictions: Sequence[Prediction], truth: GroundTruth, *, min_overl
 
 def _normalised(scores: DoubleArray) -> DoubleArray:
     """Scores stretched to [0, 1]. The official program does not provide for equal ones: they become 1."""
-    low, high = (scores.min(), scores.max()) if scores.size else (0.0, 0.0)
+    low, high = (float(scores.min()), float(scores.max())) if scores.size else (0.0, 0.0)
+    if math.isinf(high - low):  # half of each is exact, unless it is so small that it adds nothing
+        scores, low, high = scores / 2, low / 2, high / 2
     return (scores - low) / (high - low) if high > low else np.ones_like(scores)
 
 
