@@ -10,7 +10,7 @@ import pytest
 from benchmarks.scenes import crowd
 
 from retinaface_fast import FaceDetector
-from retinaface_fast.data import read_ground_truth, read_names, read_predictions
+from retinaface_fast.data import SUBSETS, read_ground_truth, read_names, read_predictions
 from retinaface_fast.evaluation import PROTOCOLS, DetectionRun, evaluate
 
 if TYPE_CHECKING:
@@ -141,5 +141,27 @@ def test_the_figures_of_another_program_are_met(wider_dir: Path, tmp_path: Path)
     assert not run(names).failed
     truth = read_ground_truth(wider_dir / "ground_truth", names)
     ap = evaluate(read_predictions(run.predictions, truth.names), truth).ap
-    figures = [100 * ap[subset] for subset in ("easy", "medium", "hard")]
+    figures = [100 * ap[subset] for subset in SUBSETS]
     np.testing.assert_allclose(figures, [91.613, 88.722, 78.191], rtol=0, atol=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+def test_all_engines_have_the_same_figures(engine: str, wider_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip(engine)
+    names = read_names(wider_dir / "test_part.txt")[::6]
+    truth = read_ground_truth(wider_dir / "ground_truth", names)
+    figures = []
+    for each in ("native", engine):
+        run = DetectionRun(
+            PROTOCOLS["original"],
+            images=wider_dir / "images",
+            output=tmp_path / each,
+            engine=each,
+            device="cpu",
+        )
+        assert not run(names).failed
+        ap = evaluate(read_predictions(run.predictions, truth.names), truth).ap
+        figures.append([100 * ap[subset] for subset in SUBSETS])
+    assert min(figures[0]) > 80
+    np.testing.assert_allclose(figures[1], figures[0], rtol=0, atol=0.02)
