@@ -99,6 +99,7 @@ def test_what_became_of_each_prediction_and_face() -> None:
     assert scores.best.tolist() == [0, 1, 0, 0, 2, -1]
     assert (scores.overlaps >= 0.5).tolist() == [True, True, False, True, True, False]
     assert scores.found_by.tolist() == [3, 1, 4]
+    assert scores.found_at.tolist() == scores.scores[[3, 1, 4]].tolist()
     assert scores.right(counted).tolist() == [False, False, False, True, True, False]
     assert scores.left_out(counted).tolist() == [False, True, False, False, False, True]
     assert scores.offsets.tolist() == [0, 5, 6]
@@ -122,6 +123,7 @@ def test_scores_of_any_size() -> None:
 def test_of_equal_scores_the_first_finds_the_face() -> None:
     scores = evaluated({"a": rows((2, 0.5), (0, 0.5), (1, 0.5))}, {"a": annotated(FACES, 0)})
     assert scores.found_by.tolist() == [0, -1, -1]
+    assert scores.found_at.tolist() == [0.5, -np.inf, -np.inf]
     assert scores.normalised.tolist() == [1, 1, 1]
 
 

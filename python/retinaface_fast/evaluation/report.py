@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from retinaface_fast._typing import BoolArray, DoubleArray
+    from retinaface_fast._typing import BoolArray
 
     from .widerface import Scores
 
@@ -109,20 +109,12 @@ def _operating_point(scores: Scores, least: float) -> dict[str, Any]:
     }
 
 
-def _found_at(scores: Scores) -> DoubleArray:
-    """(G,) the score with which each face was found; below any score where it was not."""
-    found_at = np.full(len(scores.truth.boxes), -np.inf)
-    found = scores.found_by >= 0
-    found_at[found] = scores.scores[scores.found_by[found]]
-    return found_at
-
-
 def _by_height(scores: Scores) -> list[dict[str, Any]]:
     truth = scores.truth
     heights = truth.boxes[:, 3] - truth.boxes[:, 1]
     predicted_heights = scores.boxes[:, 3] - scores.boxes[:, 1]
     matched = scores.overlaps >= scores.min_overlap
-    found_at = _found_at(scores)
+    found_at = scores.found_at
     groups = []
     for start, end in zip(HEIGHTS, (*HEIGHTS[1:], math.inf), strict=True):
         counted = truth.counted[_LARGEST] & (heights >= start) & (heights < end)

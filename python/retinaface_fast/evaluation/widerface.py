@@ -91,6 +91,14 @@ class Scores:
     found_by: IntArray
 
     @cached_property
+    def found_at(self) -> DoubleArray:
+        """(G,) float64, the score with which each box of `truth` was found; -inf where it was not."""
+        found_at = np.full(len(self.found_by), -np.inf)
+        found = self.found_by >= 0
+        found_at[found] = self.scores[self.found_by[found]]
+        return found_at
+
+    @cached_property
     def curves(self) -> Mapping[str, Curve]:
         """The curve of each subset."""
         return {subset: self.curve(counted) for subset, counted in self.truth.counted.items()}
