@@ -14,6 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from retinaface_fast._files import write_whole
 from retinaface_fast.data import SUBSETS, read_ground_truth, read_names, read_predictions
 from retinaface_fast.errors import DatasetError, MissingDependencyError
 from retinaface_fast.evaluation import (
@@ -30,7 +31,7 @@ from retinaface_fast.evaluation import (
 from retinaface_fast.evaluation.runner import is_done
 
 from . import _console
-from ._outputs import ResultsError, Stream, naming, part_of
+from ._outputs import ResultsError, Stream, naming
 from ._report import plural, progress_bar
 
 if TYPE_CHECKING:
@@ -259,14 +260,8 @@ def write_results(outcome: Outcome, images: Path | None) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    part = part_of(path)
     with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, text)
 
 
 def write_all(

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import queue
 import sys
 import time
@@ -24,6 +23,7 @@ import numpy as np
 
 import retinaface_fast
 from retinaface_fast import _core, ops
+from retinaface_fast._files import write_whole
 from retinaface_fast._imports import import_cv2
 from retinaface_fast._validation import check_optional_positive_int
 from retinaface_fast.data import write_prediction
@@ -34,6 +34,7 @@ from retinaface_fast.errors import DatasetError, RetinaFaceError
 from retinaface_fast.weights import REGISTRY, ModelWeights, load_weights
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from .protocols import Protocol
@@ -326,10 +327,7 @@ def claim_folder(path: Path, record: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(record))
     if not path.exists():
         with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-            part.replace(path)
+            write_whole(path, json.dumps(wanted, indent=2) + "\n")
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
