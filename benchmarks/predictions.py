@@ -6,22 +6,22 @@ The files are those that the WIDER FACE evaluation reads, `<event>/<name>.txt`, 
 
 from __future__ import annotations
 
-import hashlib
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from retinaface_fast import FaceDetector, _core, ops
+from retinaface_fast import FaceDetector, ops
 from retinaface_fast.data import Prediction, read_prediction, write_prediction
 from retinaface_fast.engines import Engine, RawOutputs, create_engine
 from retinaface_fast.evaluation import claim_folder
+from retinaface_fast.evaluation.runner import makers
 from retinaface_fast.weights import load_weights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from retinaface_fast.weights import ModelWeights
 
 Array = npt.NDArray[Any]
@@ -107,7 +107,7 @@ class Predictions:
 
     def __getitem__(self, picture: str) -> Prediction:
         path = self.folder / f"{picture}.txt"
-        if not path.exists():
+        if not path.exists() or not path.stat().st_size:
             found = self.detector.detect(self.pixels(picture))
             write_prediction(path, picture, found.boxes, found.scores, found.landmarks)
         return read_prediction(path)
@@ -135,18 +135,15 @@ class Predictions:
 
     def _sign(self) -> None:
         """Say in the folder how its predictions were made; refuse one in which something else is said."""
-        signature = {"engine": self.name, "model": self.model, **SETTINGS, **_makers(self.name)}
+        signature = {
+            "engine": self.name,
+            "model": self.model,
+            "weights_sha256": self._weights.sha256,
+            "images": str(self.pictures.resolve()),
+            **SETTINGS,
+            **makers("torch" if self.name == FLOAT64 else self.name),
+        }
         claim_folder(self.folder / "made_by.json", signature)
-
-
-def _makers(engine: str) -> dict[str, str]:
-    """What can change an engine's numbers. The core is in all of them: it is the post-processing of each."""
-    core = Path(_core.__file__).read_bytes()
-    makers = {"core": hashlib.sha256(core).hexdigest()[:16], "simd": ops.simd_level()}
-    if engine != "native":
-        package = "torch" if engine == FLOAT64 else engine
-        makers[package] = version(package)
-    return makers
 
 
 def wider_rows(found: Prediction) -> Array:

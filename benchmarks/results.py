@@ -40,27 +40,54 @@ class ResultsError(Exception):
 
 
 def stored(root: Path = ROOT) -> list[dict[str, Any]]:
-    """The results: those on most pictures first, then by weights, protocol and engine."""
-    results = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted((root / STORED).glob("widerface-*.json"))
-    ]
+    """The results: those on most pictures first, then by weights, protocol and engine.
+
+    Raises:
+        ResultsError: One was made by another protocol than the one that has its name now.
+    """
+    results = []
+    for path in sorted((root / STORED).glob("widerface-*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        check_settings(path, result["run"])
+        results.append(result)
     protocols = list(PROTOCOLS)
 
     def order(result: Mapping[str, Any]) -> tuple[Any, ...]:
         run = result["run"]
-        known = run["protocol"] in protocols
-        place = protocols.index(run["protocol"]) if known else len(protocols)
-        return -result["pictures"], run["model"], place, run["protocol"], run["engine"]
+        place = protocols.index(run["protocol"])
+        return -result["pictures"], run["model"], place, run["engine"], run.get("names", "")
 
     return sorted(results, key=order)
+
+
+def check_settings(path: Path, run: Mapping[str, Any]) -> None:
+    """Check that a run has the settings of its protocol as it is now.
+
+    Raises:
+        ResultsError: It has others, or there is no such protocol.
+    """
+    protocol = PROTOCOLS.get(run["protocol"])
+    if protocol is None:
+        raise ResultsError(f"{path}: its protocol {run['protocol']!r} is none of {', '.join(PROTOCOLS)}")
+    absent = "nothing"
+    others = [
+        f"{name} {run.get(name, absent)!r} instead of {wanted!r}"
+        for name, wanted in protocol.to_dict().items()
+        if run.get(name, absent) != wanted
+    ]
+    if others:
+        raise ResultsError(
+            f"{path} was not made by the protocol {protocol.name} as it is now, but with "
+            f"{', '.join(others)}: measure again"
+        )
 
 
 def add(path: Path, root: Path = ROOT) -> Path:
     """Store a report and return its place.
 
     Raises:
-        ResultsError: The file is no report, or does not say how its predictions were made.
+        ResultsError: The file is no report, or does not say how its predictions were made, or they were made
+            by another protocol than the one of that name.
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -72,10 +99,15 @@ def add(path: Path, root: Path = ROOT) -> Path:
     if not set(run) >= NEEDED_OF_RUN:
         missing = ", ".join(sorted(NEEDED_OF_RUN - set(run)))
         raise ResultsError(f"{path}: its run does not say {missing}: a figure without that is worth nothing")
+    check_settings(path, run)
+    # Where somebody's files are is nobody's business.
+    run = {key: value for key, value in run.items() if key != "images"}
+    if "names" in run:
+        run["names"] = re.split(r"[\\/]", run["names"])[-1]
     name = f"widerface-{run['model']}-{run['protocol']}-{run['engine']}-{report['pictures']}.json"
     target = root / STORED / re.sub(r"[^\w.-]", "_", name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    kept = {key: value for key, value in report.items() if key != "events"}
+    kept = {key: value for key, value in {**report, "run": run}.items() if key != "events"}
     target.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
 
@@ -90,9 +122,15 @@ def table_of_results(results: Sequence[Mapping[str, Any]]) -> str:
         run = result["run"]
         figures = " | ".join(f"{result['ap'][subset]:.2f}" for subset in SUBSETS)
         lines.append(
-            f"| `{run['protocol']}` | {run['model']} | {run['engine']} | {result['pictures']:,} | {figures} |"
+            f"| `{run['protocol']}` | {run['model']} | {run['engine']} | {_pictures(result)} | {figures} |"
         )
     return "\n".join(lines)
+
+
+def _pictures(result: Mapping[str, Any]) -> str:
+    """How many pictures, and of which list if not all of the set."""
+    names = result["run"].get("names")
+    return f"{result['pictures']:,}" if names is None else f"{result['pictures']:,} (`{names}`)"
 
 
 def chosen(results: Sequence[Mapping[str, Any]], protocols: Sequence[str]) -> list[Mapping[str, Any]]:

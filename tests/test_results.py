@@ -13,6 +13,8 @@ pytest.importorskip("benchmarks.results", reason="the benchmarks are not here")
 
 from benchmarks import results
 
+from retinaface_fast.evaluation import PROTOCOLS
+
 REPORT: dict[str, Any] = {
     "name": "original",
     "dataset": "WIDER FACE validation",
@@ -28,6 +30,7 @@ REPORT: dict[str, Any] = {
         "engine": "native",
         "device": "cpu",
         "version": "0.1.0",
+        **PROTOCOLS["original"].to_dict(),
     },
     "heights": [{"from": 0, "below": None, "faces": 30, "recall_at_half": 60.5, "recall": 80.25, "ap": None}],
     "events": [{"event": "0--Parade"}],
@@ -41,13 +44,13 @@ def test_the_tables_are_those_of_the_stored_results() -> None:
 
 
 def test_every_stored_result_says_how_it_was_made() -> None:
-    found = results.stored()
-    assert found
-    for result in found:
+    for result in results.stored():
         assert set(result) >= results.NEEDED
         assert "events" not in result
         assert set(result["run"]) >= results.NEEDED_OF_RUN
         assert re.fullmatch("[0-9a-f]{64}", result["run"]["weights_sha256"])
+        assert "/" not in result["run"].get("names", "")
+        assert "images" not in result["run"]
         assert all(0 < result["ap"][subset] < 100 for subset in results.SUBSETS)
 
 
@@ -103,22 +106,42 @@ def test_a_typed_figure_is_found(root: Path, capsys: pytest.CaptureFixture[str])
 def test_order(root: Path) -> None:
     for protocol, engine, pictures in (
         ("vga", "native", 284),
-        ("unheard of", "native", 1092),
         ("short1600", "native", 1092),
         ("original", "torch", 1092),
         ("original", "native", 1092),
     ):
-        run = {**REPORT["run"], "protocol": protocol, "engine": engine}
+        run = {**REPORT["run"], **PROTOCOLS[protocol].to_dict(), "protocol": protocol, "engine": engine}
         results.add(Path(given(root, run=run, pictures=pictures)), root)
     found = results.stored(root)
     assert [(one["run"]["protocol"], one["run"]["engine"]) for one in found] == [
         ("original", "native"),
         ("original", "torch"),
         ("short1600", "native"),
-        ("unheard of", "native"),
         ("vga", "native"),
     ]
-    assert (root / "docs/results/widerface-mobilenet0.25-unheard_of-native-1092.json").is_file()
+
+
+def test_a_part_is_shown_by_the_name_of_its_list(root: Path) -> None:
+    for names in ("/home/somebody/images.txt", "C:\\somebody\\images.txt", "images.txt"):
+        run = {**REPORT["run"], "names": names, "images": "/home/somebody/images"}
+        path = results.add(Path(given(root, run=run)), root)
+        assert "somebody" not in path.read_text(encoding="utf-8")
+        assert "| native | 1,092 (`images.txt`) | 90.67 |" in results.table_of_results(results.stored(root))
+
+
+def test_a_protocol_that_has_changed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its figures would stand beside the name of another search."""
+    run = {**REPORT["run"], "top_k": 400}
+    del run["plus_one_widths"]
+    said = "with top_k 400 instead of 5000, plus_one_widths 'nothing' instead of True: measure again"
+    assert results.main(["--add", given(root, run=run)], root) == 2
+    assert said in capsys.readouterr().err
+    path = results.add(Path(given(root)), root)
+    results.main([], root)
+    path.write_text(json.dumps({**REPORT, "run": run}), encoding="utf-8")
+    for options in (["--check"], []):
+        assert results.main(options, root) == 2
+        assert f"{path} was not made by the protocol original as it is now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -127,6 +150,7 @@ def test_order(root: Path) -> None:
         ("{", "cannot be read as JSON"),
         ("[]", "expected what build_report returns"),
         (json.dumps({**REPORT, "run": {"protocol": "original"}}), "does not say device, engine, model"),
+        (json.dumps({**REPORT, "run": {**REPORT["run"], "protocol": "mine"}}), "'mine' is none of original"),
         (None, "cannot be read as JSON"),
     ],
 )

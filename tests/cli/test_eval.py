@@ -92,7 +92,11 @@ def test_a_whole_evaluation(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert min(expected.values()) > 50
     assert (result["name"], result["pictures"]) == ("original", 4)
     assert result["faces"] == {"easy": 3, "medium": 6, "hard": 6}
-    assert result["run"] == json.loads((folder / "widerface-original" / "run.json").read_text())
+    record = json.loads((folder / "widerface-original" / "run.json").read_text())
+    assert record.pop("images") == str((folder / "images").resolve())
+    assert result["run"] == record
+    for name in ("results.json", "results.md"):  # they are there to be shown
+        assert str(folder) not in (folder / "widerface-original" / name).read_text()
     assert result["timing"]["pictures_per_second"] > 0
     figures = [f"{expected[subset]:.2f}" for subset in data.SUBSETS]
     assert next(line.split() for line in out.splitlines() if "original " in line) == [
@@ -168,7 +172,7 @@ def test_predictions_of_another_detector(folder: Path, capsys: pytest.CaptureFix
         path.parent.mkdir(parents=True, exist_ok=True)
         faces = [f"{FACE[0] + left} {FACE[1]} {FACE[2]} {FACE[3]} 0.9" for left in lefts]
         path.write_text("\n".join([name.partition("/")[2], str(len(faces)), *faces]) + "\n")
-    assert evaluate("--predictions", "theirs") == 0
+    assert evaluate("--predictions", folder / "theirs") == 0
     result = json.loads((folder / "widerface-predictions" / "results.json").read_text())
     assert result["ap"] == {"easy": 100.0, "medium": 100.0, "hard": 100.0}
     assert (result["name"], result["run"]) == ("theirs", {"predictions": "theirs"})

@@ -101,6 +101,9 @@ def test_a_picture_of_zeros_at_the_end_and_an_empty_file(write) -> None:
         ("a/b.jpg\n999999999\n", "3: expected 999999999 faces"),
         (f"a/b.jpg\n1\n{FACE}\n{FACE}\n", f"4: expected the name of a picture.*, got '{FACE.strip()}'"),
         (f"a/b.jpg\n2\n{FACE}\nc/d.jpg\n0\n", "4: expected 10 numbers, got 1: 'c/d.jpg'"),
+        # Nothing but blank lines, of which NumPy would warn.
+        ("a/b.jpg\n1\n\na/c.jpg\n0\n", "3: expected 10 numbers, got 0: ''"),
+        ("a/b.jpg\n2\n \n\t\na/c.jpg\n0\n", "3: expected 10 numbers, got 0: ''"),
         ("a/b.jpg\n1\n1 2 3 4 0 0 0 0 0\n", "3: expected 10 numbers, got 9: '1 2 3"),
         (f"a/b.jpg\n1\n{FACE} 1\n", "3: expected 10 numbers, got 11"),
         (f"a/b.jpg\n2\n\n{FACE}\n", "3: expected 10 numbers, got 0: ''"),

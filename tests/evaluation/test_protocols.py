@@ -10,7 +10,7 @@ import pytest
 from benchmarks.scenes import crowd
 
 from retinaface_fast import FaceDetector
-from retinaface_fast.data import read_ground_truth, read_names, read_predictions
+from retinaface_fast.data import SUBSETS, read_ground_truth, read_names, read_predictions
 from retinaface_fast.evaluation import PROTOCOLS, DetectionRun, evaluate
 
 if TYPE_CHECKING:
@@ -37,6 +37,23 @@ def test_a_detector_takes_the_options(name: str) -> None:
     assert protocol.plus_one_widths == (name in ("original", "short1600", "vga"))
     assert detector.close_ups == (name == "default")
     assert json.loads(json.dumps(protocol.to_dict())) == protocol.to_dict()
+
+
+def test_another_detector_is_refused() -> None:
+    """Its figures would bear the name of the protocol."""
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    with pytest.raises(
+        ValueError, match=r"protocol original, got score_threshold=0.5 instead of 0.02, nms_th"
+    ):
+        PROTOCOLS["original"].detect(FaceDetector(), pixels)
+    vga = FaceDetector(**PROTOCOLS["vga"].options())
+    assert len(PROTOCOLS["vga"].detect(vga, pixels)) == 0
+    for name in PROTOCOLS.keys() - {"vga"}:
+        with pytest.raises(ValueError, match=f"options of the protocol {name}, got .*tta=TTA"):
+            PROTOCOLS[name].detect(vga, pixels)
+    for option, value in (("max_side", 640), ("tile_side", 1024), ("close_ups", True), ("top_k", None)):
+        with pytest.raises(ValueError, match=f"vga, got {option}={value} instead of (None|False|5000)$"):
+            PROTOCOLS["vga"].detect(vga.replace(**{option: value}), pixels)
 
 
 def sized(size_hw: tuple[int, int], view: View) -> tuple[int, int]:
@@ -124,5 +141,27 @@ def test_the_figures_of_another_program_are_met(wider_dir: Path, tmp_path: Path)
     assert not run(names).failed
     truth = read_ground_truth(wider_dir / "ground_truth", names)
     ap = evaluate(read_predictions(run.predictions, truth.names), truth).ap
-    figures = [100 * ap[subset] for subset in ("easy", "medium", "hard")]
+    figures = [100 * ap[subset] for subset in SUBSETS]
     np.testing.assert_allclose(figures, [91.613, 88.722, 78.191], rtol=0, atol=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+def test_all_engines_have_the_same_figures(engine: str, wider_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip(engine)
+    names = read_names(wider_dir / "test_part.txt")[::6]
+    truth = read_ground_truth(wider_dir / "ground_truth", names)
+    figures = []
+    for each in ("native", engine):
+        run = DetectionRun(
+            PROTOCOLS["original"],
+            images=wider_dir / "images",
+            output=tmp_path / each,
+            engine=each,
+            device="cpu",
+        )
+        assert not run(names).failed
+        ap = evaluate(read_predictions(run.predictions, truth.names), truth).ap
+        figures.append([100 * ap[subset] for subset in SUBSETS])
+    assert min(figures[0]) > 80
+    np.testing.assert_allclose(figures[1], figures[0], rtol=0, atol=0.02)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
 
+import retinaface_fast
 from retinaface_fast import DatasetError, Detections, EngineError, FaceDetector, data
 from retinaface_fast.evaluation import PROTOCOLS, DetectionRun, RunProgress, claim_folder, runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.conftest import UInt8Array
 
@@ -44,6 +46,13 @@ def files(folder: Path) -> list[str]:
     """What is in the folder, without the lock."""
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in found if name != ".lock")
+
+
+class Stand:
+    """What stands in for the detector of a run: it has its settings."""
+
+    def __init__(self) -> None:
+        vars(self).update(ORIGINAL.options())
 
 
 WRITTEN = sorted(["run.json", *(f"predictions/{name}.txt" for name in NAMES)])
@@ -74,6 +83,7 @@ def test_the_record(images: Path, tmp_path: Path) -> None:
     assert record == run.record
     assert len(record["weights_sha256"]) == 64
     assert record.keys() >= {"protocol", "model", "engine", "device", "version", "simd", "score_threshold"}
+    assert (record["images"], len(record["code"])) == (str(images.resolve()), 16)
     assert (record["protocol"], record["engine"], record["keep_top_k"]) == ("original", "native", 750)
     assert run.workers == runner._core.available_processors()
 
@@ -120,7 +130,7 @@ def test_numbers_that_no_file_holds_are_the_picture_s_fault(
 ) -> None:
     run = DetectionRun(ORIGINAL, images=images, output=tmp_path / "out", workers=1)
 
-    class Wild:
+    class Wild(Stand):
         def detect(self, _: object) -> Any:
             return Detections(np.full((1, 4), np.inf), np.ones(1), np.zeros((1, 5, 2)), (9, 9))
 
@@ -157,6 +167,57 @@ def test_a_folder_that_was_made_in_another_way(images: Path, tmp_path: Path) -> 
     ):
         DetectionRun(ORIGINAL, images=images, output=tmp_path / "out")(NAMES)
     assert files(tmp_path / "out") == ["predictions/0--A/face.txt", "run.json"]
+
+
+def test_other_pictures_of_the_same_names(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DetectionRun(ORIGINAL, images=images, output=tmp_path / "out")(NAMES[:1])
+    monkeypatch.chdir(images)
+    assert DetectionRun(ORIGINAL, images=".", output=tmp_path / "out")(NAMES[:1]).kept == 1
+    monkeypatch.chdir(tmp_path)  # Windows does not move the folder one is in
+    images.rename(tmp_path / "others")
+    with pytest.raises(DatasetError, match=r"was made with images '.*images' instead of '.*others'"):
+        DetectionRun(ORIGINAL, images=tmp_path / "others", output=tmp_path / "out")(NAMES)
+
+
+def test_other_code(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    DetectionRun(ORIGINAL, images=images, output=tmp_path / "out")(NAMES[:1])
+    package = tmp_path / "package"
+    shutil.copytree(
+        Path(retinaface_fast.__file__).parent,
+        package,
+        ignore=lambda _, found: {"cli", "__pycache__"} & {*found},
+    )
+    monkeypatch.setattr(runner.retinaface_fast, "__file__", str(package / "__init__.py"))
+    with (package / "evaluation" / "report.py").open("a") as file:  # it only scores
+        file.write("# changed")
+    assert DetectionRun(ORIGINAL, images=images, output=tmp_path / "out")(NAMES[:1]).kept == 1
+    with (package / "ops" / "nms.py").open("a") as file:
+        file.write("# changed")
+    with pytest.raises(DatasetError, match=r"was made with code '[0-9a-f]{16}' instead of '[0-9a-f]{16}': "):
+        DetectionRun(ORIGINAL, images=images, output=tmp_path / "out")(NAMES)
+
+
+def test_empty_files_and_folders_of_any_depth(images: Path, tmp_path: Path) -> None:
+    deep = "2--C/of/many/face"
+    (images / deep).parent.mkdir(parents=True)
+    (images / f"{deep}.jpg").write_bytes((images / f"{NAMES[0]}.jpg").read_bytes())
+    (images / "top.jpg").write_bytes((images / f"{NAMES[0]}.jpg").read_bytes())
+    run = DetectionRun(ORIGINAL, images=images, output=tmp_path / "out")
+    assert run([deep, "top"]).done == 2
+    written = run.predictions / f"{deep}.txt"
+    whole = written.read_bytes()
+    written.write_bytes(b"")
+    for folder in (run.predictions, written.parent):
+        (folder / ".face.txt.12345.part").write_text("half a fi")
+    summary = run([deep, "top"])
+    assert (summary.kept, summary.done, written.read_bytes()) == (1, 1, whole)
+    assert files(tmp_path / "out") == [f"predictions/{deep}.txt", "predictions/top.txt", "run.json"]
+    (tmp_path / "out" / "run.json").unlink()
+    (run.predictions / "top.txt").unlink()
+    with pytest.raises(DatasetError, match=r"out holds predictions, and no run.json"):
+        run([deep])
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\udcff"])
@@ -238,10 +299,11 @@ def test_other_engines(engine: str, images: Path, tmp_path: Path) -> None:
 # Several at a time
 
 
-class Slow:
+class Slow(Stand):
     """A detector that waits for a sign."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.go = threading.Event()
         self.started: list[str] = []
 

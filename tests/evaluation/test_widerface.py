@@ -99,15 +99,31 @@ def test_what_became_of_each_prediction_and_face() -> None:
     assert scores.best.tolist() == [0, 1, 0, 0, 2, -1]
     assert (scores.overlaps >= 0.5).tolist() == [True, True, False, True, True, False]
     assert scores.found_by.tolist() == [3, 1, 4]
+    assert scores.found_at.tolist() == scores.scores[[3, 1, 4]].tolist()
     assert scores.right(counted).tolist() == [False, False, False, True, True, False]
     assert scores.left_out(counted).tolist() == [False, True, False, False, False, True]
     assert scores.offsets.tolist() == [0, 5, 6]
     np.testing.assert_allclose(scores.normalised, (scores.scores - 0.1) / 0.7)
 
 
+def test_scores_of_any_size() -> None:
+    """The range of some is more than float64 holds; of others it holds no half."""
+    annotations = {"a": annotated(FACES, 0, 2)}
+    small, large = (
+        evaluated({"a": rows((0, size), (100, size / 2), (50, 0), (200, -size))}, annotations)
+        for size in (1.0, 8e307)
+    )
+    found = {"a": rows((0, 1.6e308), (100, 8e307), (50, 0), (200, -1.6e308))}
+    too_large = evaluate(to_predictions(found, ["a"]), small.truth)
+    assert too_large.normalised.tolist() == large.normalised.tolist() == [1, 0.75, 0.5, 0]
+    assert too_large.ap == large.ap == small.ap
+    assert evaluated({"a": rows((0, 5e-324), (50, 0))}, annotations).normalised.tolist() == [1, 0]
+
+
 def test_of_equal_scores_the_first_finds_the_face() -> None:
     scores = evaluated({"a": rows((2, 0.5), (0, 0.5), (1, 0.5))}, {"a": annotated(FACES, 0)})
     assert scores.found_by.tolist() == [0, -1, -1]
+    assert scores.found_at.tolist() == [0.5, -np.inf, -np.inf]
     assert scores.normalised.tolist() == [1, 1, 1]
 
 

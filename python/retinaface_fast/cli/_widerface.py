@@ -14,6 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from retinaface_fast._files import write_whole
 from retinaface_fast.data import SUBSETS, read_ground_truth, read_names, read_predictions
 from retinaface_fast.errors import DatasetError, MissingDependencyError
 from retinaface_fast.evaluation import (
@@ -27,9 +28,10 @@ from retinaface_fast.evaluation import (
     sheet_of_false_positives,
     sheet_of_misses,
 )
+from retinaface_fast.evaluation.runner import is_done
 
 from . import _console
-from ._outputs import ResultsError, Stream, naming, part_of
+from ._outputs import ResultsError, Stream, naming
 from ._report import plural, progress_bar
 
 if TYPE_CHECKING:
@@ -155,7 +157,7 @@ def evaluate_each(plan: Plan) -> tuple[list[Outcome], int]:
     """
     if plan.predictions is not None:
         [(name, folder)] = plan.outputs.items()
-        run = {"predictions": str(plan.predictions)}
+        run = {"predictions": plan.predictions.resolve().name}
         outcomes = [Outcome(name, folder, _score(plan, plan.predictions), run, names=plan.names)]
         write_results(outcomes[0], plan.images)
         return outcomes, 0
@@ -165,7 +167,7 @@ def evaluate_each(plan: Plan) -> tuple[list[Outcome], int]:
             outcome = _run(plan, name, folder)
         except KeyboardInterrupt:
             pictures = plan.truth.names
-            done = sum((folder / "predictions" / f"{each}.txt").is_file() for each in pictures)
+            done = sum(is_done(folder, each) for each in pictures)
             _console.error(
                 f"interrupted: {done:,} of {plural(len(pictures), 'picture')} are done with {name}; the same "
                 "command goes on from there"
@@ -258,14 +260,8 @@ def write_results(outcome: Outcome, images: Path | None) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    part = part_of(path)
     with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, text)
 
 
 def write_all(

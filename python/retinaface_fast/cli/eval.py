@@ -28,7 +28,7 @@ PROTOCOL_HELP = {
     "short1600": "once, short side 1600 pixels, long side 2150 at most",
     "vga": "once, fitted into 640x480",
     "paper": "at five sizes, each also mirrored, with box voting",
-    "paper-compat": "the same, as the code published with the paper does it",
+    "paper-compat": "at the same sizes; candidates vote unsuppressed, as in the code of the paper",
     "ensemble": "as paper; scores depend on how many searches agree",
 }
 _HELP = (

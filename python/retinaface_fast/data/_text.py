@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -112,12 +113,12 @@ class Lines:
         if not len(indices):
             return np.empty((0, columns[0]))
         chosen = [self.lines[index] for index in indices]
-        try:
+        table: npt.NDArray[np.float64] = np.empty((0, 0))
+        # Empty lines are wrong here; loadtxt would skip them, and warn where there is nothing else.
+        if all(chosen):
             # Four times as fast as float() on each number, but it knows no line numbers.
-            table: npt.NDArray[np.float64] = np.loadtxt(chosen, dtype=np.float64, comments=None, ndmin=2)
-        except ValueError:
-            table = np.empty((0, 0))
-        # It skips empty lines, which are wrong here.
+            with contextlib.suppress(ValueError):
+                table = np.loadtxt(chosen, dtype=np.float64, comments=None, ndmin=2)
         if len(table) == len(chosen) and table.shape[1] in columns and np.isfinite(table).all():
             return table
         rows = [self._numbers(index, columns) for index in indices]

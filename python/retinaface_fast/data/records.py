@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     import numpy.typing as npt
 
     from retinaface_fast._typing import FloatArray
@@ -73,6 +74,11 @@ class GroundTruth:
         offsets: (pictures + 1,) int64: the boxes of picture i are `boxes[offsets[i]:offsets[i + 1]]`.
         counted: (G,) bool by subset: which boxes are to be found. Who finds another is neither right nor
             wrong.
+
+    Raises:
+        TypeError: A column is no array, or has another dtype.
+        ValueError: A column has another shape, a coordinate is NaN or infinite, or the offsets do not go from
+            0 to G without falling.
     """
 
     names: Sequence[str]
@@ -80,5 +86,33 @@ class GroundTruth:
     offsets: npt.NDArray[np.int64]
     counted: Mapping[str, npt.NDArray[np.bool_]]
 
+    def __post_init__(self) -> None:
+        # Whatever else goes in comes out as figures that look right: integer masks are indices to NumPy.
+        num_boxes = _check_column(self.boxes, "boxes", np.float64, (None, 4))
+        if not np.isfinite(self.boxes).all():
+            row = int(np.flatnonzero(~np.isfinite(self.boxes).all(axis=1))[0])
+            raise ValueError(f"boxes must be finite, got {self.boxes[row].tolist()} in row {row}")
+        _check_column(self.offsets, "offsets", np.int64, (len(self.names) + 1,))
+        if self.offsets[0] != 0 or self.offsets[-1] != num_boxes or (np.diff(self.offsets) < 0).any():
+            raise ValueError(
+                f"offsets must go from 0 to {num_boxes}, the number of boxes, and never fall, got "
+                f"{np.array2string(self.offsets, threshold=8, separator=', ')}"
+            )
+        for subset, mask in self.counted.items():
+            _check_column(mask, f"counted[{subset!r}]", np.bool_, (num_boxes,))
+
     def __len__(self) -> int:
         return len(self.names)
+
+
+def _check_column(array: object, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> int:
+    """Say that an array must have this dtype and shape, unless it has; return its length."""
+    wanted = np.dtype(dtype)
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be an array of {wanted}, got {type(array).__name__}")
+    if array.dtype != wanted:
+        raise TypeError(f"{name} must be {wanted}, got {array.dtype}")
+    if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
+        sides = ", ".join("G" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name} must have the shape ({sides}{',' * (len(shape) == 1)}), got {array.shape}")
+    return len(array)

@@ -6,18 +6,19 @@ malformed is a `DatasetError` that begins with `path:line:`.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retinaface_fast._files import write_whole
 from retinaface_fast.errors import DatasetError
 
 from ._text import MOST_PIXELS, Lines, wrong_name
 from .records import ATTRIBUTES, Annotation, Prediction
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
@@ -208,14 +209,7 @@ def write_prediction(
     layout = " ".join(["%.6f"] * 4 + ["%.9g"] + ["%.6f"] * points.shape[1])
     rows = np.insert(pixels, 4, values, axis=1).tolist()
     text = "\n".join([f"{name}.jpg", str(len(rows)), *(layout % tuple(row) for row in rows)]) + "\n"
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, text)
 
 
 def _checked(values: npt.ArrayLike, argument: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:

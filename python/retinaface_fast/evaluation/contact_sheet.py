@@ -143,9 +143,7 @@ def sheet_of_misses(
     """
     counted = _counted(scores, subset)
     found = scores.found_by >= 0
-    found_at = np.full(len(found), np.nan)
-    found_at[found] = scores.scores[scores.found_by[found]]
-    missed = np.flatnonzero(counted & ~(found_at >= min_score))
+    missed = np.flatnonzero(counted & ~(found & (scores.found_at >= min_score)))
     boxes = scores.truth.boxes
     heights = boxes[:, 3] - boxes[:, 1]
     missed = missed[np.argsort(-heights[missed], kind="stable")]
@@ -160,7 +158,7 @@ def sheet_of_misses(
                 says = f"overlap {overlap}"
                 if not found[face]:
                     says = f"nearest: score {scores.scores[by]:.2f}, overlap {overlap}"
-            how = f"found with {found_at[face]:.2f}" if found[face] else "not found"
+            how = f"found with {scores.found_at[face]:.2f}" if found[face] else "not found"
             yield _Crop(
                 picture=int(np.searchsorted(scores.truth.offsets, face, side="right")) - 1,
                 subject=boxes[face],

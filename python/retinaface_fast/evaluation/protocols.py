@@ -59,8 +59,10 @@ class Protocol:
             "nms_threshold": 1.0 if self.plus_one_widths else self.nms_threshold,
             "top_k": self.top_k,
             "keep_top_k": None if self.plus_one_widths else self.keep_top_k,
+            "max_side": None,
             "tta": self.tta,
             "close_ups": self.close_ups,
+            "tile_side": None,
         }
 
     def detect(self, detector: FaceDetector, image: ImageSource) -> Detections:
@@ -74,8 +76,19 @@ class Protocol:
             The faces.
 
         Raises:
+            ValueError: The detector has other settings than `options`; the message names them.
             Exception: As `FaceDetector.detect`.
         """
+        others = [
+            f"{name}={value!r} instead of {wanted!r}"
+            for name, wanted in self.options().items()
+            if (value := getattr(detector, name)) != wanted
+        ]
+        if others:
+            raise ValueError(
+                f"detector must be built with the options of the protocol {self.name}, got "
+                f"{', '.join(others)}"
+            )
         found = detector.detect(image)
         if not self.plus_one_widths:
             return found
@@ -117,14 +130,16 @@ _ALL = (
     Protocol(
         name="paper",
         description="short sides of 500, 800, 1100, 1400 and 1700 pixels, each also mirrored; boxes voted on "
-        "at an overlap of 0.4; faces of more than 400 pixels of a view left to smaller ones",
+        "at an overlap of 0.4; faces of more than 400 pixels of a view left to smaller ones, a limit that "
+        "the paper does not have",
         tta=TTA(short_sides=_PAPER_SIDES, vote_threshold=0.4, max_face_side=400),
         keep_top_k=None,
     ),
     Protocol(
         name="paper-compat",
-        description="the same to the letter of the code published with the paper: no limit on faces, what "
-        "only one view found is dropped, 750 faces at most",
+        description="the same views; all candidates of all views vote without a suppression before, as in "
+        "the code published with the paper (not its +1 widths); what is found only once is dropped, 750 "
+        "faces at most, no limit on the size of faces",
         tta=TTA(short_sides=_PAPER_SIDES, vote_threshold=0.4, max_face_side=None, paper_compat=True),
         keep_top_k=None,
     ),

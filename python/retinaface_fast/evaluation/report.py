@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from retinaface_fast._typing import BoolArray, DoubleArray
+    from retinaface_fast._typing import BoolArray
 
     from .widerface import Scores
 
@@ -52,7 +52,8 @@ def build_report(
         scores: What `evaluate` returned; its ground truth has the subset "hard".
         name: What the result is called, such as the name of the protocol.
         run: How the predictions were made, as JSON takes it: `DetectionRun.record` with protocol, settings,
-            model, weights, engine, device and versions.
+            model, weights, engine, device and versions. The folder of the pictures, `images`, is left out: a
+            report is there to be shown, and the places of somebody's files are nobody's business.
         timing: What it took, as JSON takes it; None where nobody measured.
         dataset: What the pictures are.
 
@@ -72,7 +73,7 @@ def build_report(
         "predictions": len(scores.scores),
         "min_overlap": scores.min_overlap,
         "ap": {subset: _percent(ap) for subset, ap in scores.ap.items()},
-        "run": dict(run),
+        "run": {key: value for key, value in run.items() if key != "images"},
     }
     if timing is not None:
         report["timing"] = dict(timing)
@@ -108,20 +109,12 @@ def _operating_point(scores: Scores, least: float) -> dict[str, Any]:
     }
 
 
-def _found_at(scores: Scores) -> DoubleArray:
-    """(G,) the score with which each face was found; below any score where it was not."""
-    found_at = np.full(len(scores.truth.boxes), -np.inf)
-    found = scores.found_by >= 0
-    found_at[found] = scores.scores[scores.found_by[found]]
-    return found_at
-
-
 def _by_height(scores: Scores) -> list[dict[str, Any]]:
     truth = scores.truth
     heights = truth.boxes[:, 3] - truth.boxes[:, 1]
     predicted_heights = scores.boxes[:, 3] - scores.boxes[:, 1]
     matched = scores.overlaps >= scores.min_overlap
-    found_at = _found_at(scores)
+    found_at = scores.found_at
     groups = []
     for start, end in zip(HEIGHTS, (*HEIGHTS[1:], math.inf), strict=True):
         counted = truth.counted[_LARGEST] & (heights >= start) & (heights < end)

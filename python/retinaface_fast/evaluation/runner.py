@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import queue
 import sys
 import time
@@ -20,8 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 import retinaface_fast
 from retinaface_fast import _core, ops
+from retinaface_fast._files import write_whole
 from retinaface_fast._imports import import_cv2
 from retinaface_fast._validation import check_optional_positive_int
 from retinaface_fast.data import write_prediction
@@ -32,6 +34,7 @@ from retinaface_fast.errors import DatasetError, RetinaFaceError
 from retinaface_fast.weights import REGISTRY, ModelWeights, load_weights
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from .protocols import Protocol
@@ -40,6 +43,8 @@ __all__ = ["DetectionRun", "Failure", "RunProgress", "RunSummary", "claim_folder
 
 #: How often the calling thread looks whether it was interrupted: on Windows a wait cannot be.
 _PATIENCE_SECONDS = 0.5
+#: The files of the evaluation that make detections; the others score what is there.
+_DETECTING = ("evaluation/protocols.py", "evaluation/runner.py")
 
 
 class Failure(NamedTuple):
@@ -150,7 +155,8 @@ class DetectionRun:
             "weights_sha256": loaded.sha256,
             "engine": detector.engine,
             "device": detector.device,
-            **_makers(detector.engine),
+            "images": str(self._images.resolve()),
+            **makers(detector.engine),
         }
 
     @property
@@ -190,9 +196,9 @@ class DetectionRun:
                 raise ValueError(f"names must be event/name{wrong_name(name)}, got {name!r}")
         with _locked(self._output):
             self._claim()
-            for part in self.predictions.glob("*/.*.part"):  # of a process that was killed
+            for part in self.predictions.rglob(".*.part"):  # of a process that was killed
                 part.unlink(missing_ok=True)
-            todo = [name for name in wanted if not self._file(name).is_file()]
+            todo = [name for name in wanted if not is_done(self._output, name)]
             state = RunProgress(total=len(wanted), kept=len(wanted) - len(todo))
             # Closed, whatever happens here, before others may write to the folder.
             with contextlib.closing(self._outcomes(todo)) as outcomes:
@@ -211,7 +217,7 @@ class DetectionRun:
 
     def _claim(self) -> None:
         record = self._output / "run.json"
-        if not record.exists() and any(self.predictions.glob("*/*.txt")):
+        if not record.exists() and any(self.predictions.rglob("*.txt")):
             raise DatasetError(
                 f"{self._output} holds predictions, and no {record.name} that says how they were made: name "
                 "another folder"
@@ -270,19 +276,42 @@ def _load(model: str, weights: str | os.PathLike[str] | None) -> ModelWeights:
     return load_weights(model)
 
 
-def _makers(engine: str) -> dict[str, str | None]:
-    """Return what can change the numbers of an engine."""
+def is_done(output: Path, name: str) -> bool:
+    """Return whether a run has the prediction of a picture; an empty file is what a lost disk leaves."""
+    try:
+        return (output / "predictions" / f"{name}.txt").stat().st_size > 0
+    except OSError:
+        return False
+
+
+def makers(engine: str) -> dict[str, str | None]:
+    """Return what can change the detections of an engine: versions, and digests of the code itself."""
     # The core is in all of them: it is the post-processing of each. OpenCV decodes the pictures.
     core = Path(_core.__file__).read_bytes()
     found: dict[str, str | None] = {
         "version": retinaface_fast.__version__,
         "core": hashlib.sha256(core).hexdigest()[:16],
+        "code": _code(Path(retinaface_fast.__file__).parent),
         "simd": ops.simd_level(),
+        "numpy": np.__version__,
         "opencv": import_cv2("reading pictures").__version__,
     }
     if engine != "native":
         found[engine] = available_engines()[engine]
     return found
+
+
+def _code(package: Path) -> str:
+    """Return a digest of the Python files that have a part in detections: a version has many states."""
+    digest = hashlib.sha256()
+    for name in sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py")):
+        room = name.partition("/")[0]
+        if room == "cli" or (room == "evaluation" and name not in _DETECTING):
+            continue
+        # Line ends are those of whoever installed it.
+        content = (package / name).read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
 
 
 def claim_folder(path: Path, record: Mapping[str, Any]) -> None:
@@ -298,10 +327,7 @@ def claim_folder(path: Path, record: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(record))
     if not path.exists():
         with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-            part.replace(path)
+            write_whole(path, json.dumps(wanted, indent=2) + "\n")
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

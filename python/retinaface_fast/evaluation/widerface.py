@@ -17,6 +17,7 @@ one call of the core for all pictures; subsets, events and sizes of faces then d
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -88,6 +89,14 @@ class Scores:
     best: IntArray
     overlaps: DoubleArray
     found_by: IntArray
+
+    @cached_property
+    def found_at(self) -> DoubleArray:
+        """(G,) float64, the score with which each box of `truth` was found; -inf where it was not."""
+        found_at = np.full(len(self.found_by), -np.inf)
+        found = self.found_by >= 0
+        found_at[found] = self.scores[self.found_by[found]]
+        return found_at
 
     @cached_property
     def curves(self) -> Mapping[str, Curve]:
@@ -185,7 +194,7 @@ def evaluate(predictions: Sequence[Prediction], truth: GroundTruth, *, min_overl
         >>> from retinaface_fast.data import GroundTruth, Prediction
         >>> faces = np.array([[0, 0, 20, 20], [40, 0, 60, 20]], np.float64)
         >>> counted = {"easy": np.array([True, False]), "hard": np.array([True, True])}
-        >>> truth = GroundTruth(["event/picture"], faces, np.array([0, 2]), counted)
+        >>> truth = GroundTruth(["event/picture"], faces, np.array([0, 2], np.int64), counted)
         >>> found = Prediction(faces[:1], np.array([0.9]))
         >>> evaluate([found], truth).ap
         {'easy': 1.0, 'hard': 0.5}
@@ -215,7 +224,9 @@ def evaluate(predictions: Sequence[Prediction], truth: GroundTruth, *, min_overl
 
 def _normalised(scores: DoubleArray) -> DoubleArray:
     """Scores stretched to [0, 1]. The official program does not provide for equal ones: they become 1."""
-    low, high = (scores.min(), scores.max()) if scores.size else (0.0, 0.0)
+    low, high = (float(scores.min()), float(scores.max())) if scores.size else (0.0, 0.0)
+    if math.isinf(high - low):  # half of each is exact, unless it is so small that it adds nothing
+        scores, low, high = scores / 2, low / 2, high / 2
     return (scores - low) / (high - low) if high > low else np.ones_like(scores)
 
 
