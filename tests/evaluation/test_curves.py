@@ -13,7 +13,7 @@ import pytest
 
 from retinaface_fast import MissingDependencyError
 from retinaface_fast.data import SUBSETS
-from retinaface_fast.evaluation import Scores, evaluate, plot_curves
+from retinaface_fast.evaluation import Curve, Scores, evaluate, plot_curves
 from tests.evaluation.conversion import to_predictions, to_truth
 from tests.evaluation.made_up import made_up_set
 
@@ -115,3 +115,11 @@ def test_without_matplotlib(scores: Scores, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"retinaface-fast\[eval\]"):
         plot_curves({"a": scores.curves}, tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_any_name_has_its_place_in_the_legend(tmp_path: Path) -> None:
+    curve = Curve(np.array([1.0, 0.5]), np.array([0.2, 0.8]), np.array([0.9, 0.1]))
+    names = ["my$\\q$", "_private", "x" * 200]
+    for path in plot_curves({name: {"hard": curve} for name in names}, tmp_path, formats=("svg",)):
+        assert path.stat().st_size > 0

@@ -51,7 +51,7 @@ def test_another_detector_is_refused() -> None:
     for name in PROTOCOLS.keys() - {"vga"}:
         with pytest.raises(ValueError, match=f"options of the protocol {name}, got .*tta=TTA"):
             PROTOCOLS[name].detect(vga, pixels)
-    for option, value in (("max_side", 640), ("tile_side", 1024), ("close_ups", True), ("top_k", None)):
+    for option, value in (("max_side", 640), ("tile_side", 1280), ("close_ups", True), ("top_k", None)):
         with pytest.raises(ValueError, match=f"vga, got {option}={value} instead of (None|False|5000)$"):
             PROTOCOLS["vga"].detect(vga.replace(**{option: value}), pixels)
 
@@ -63,12 +63,12 @@ def sized(size_hw: tuple[int, int], view: View) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("name", "size_hw", "sizes"),
     [
-        ("short1600", (683, 1024), [(1434, 2150)]),
-        ("short1600", (1024, 1024), [(1600, 1600)]),
-        ("short1600", (1500, 1024), [(2150, 1468)]),
+        ("short1600", (683, 1280), [(1434, 2150)]),
+        ("short1600", (1280, 1280), [(1600, 1600)]),
+        ("short1600", (1500, 1280), [(2150, 1468)]),
         ("vga", (480, 640), [(480, 640)]),
-        ("vga", (683, 1024), [(427, 640)]),
-        ("vga", (1500, 1024), [(640, 437)]),
+        ("vga", (683, 1280), [(427, 640)]),
+        ("vga", (1500, 1280), [(640, 437)]),
         ("vga", (100, 100), [(480, 480)]),
         ("paper", (500, 600), [(500, 600), (800, 960), (1100, 1320), (1400, 1680), (1700, 2040)]),
     ],

@@ -157,6 +157,8 @@ def evaluate_each(plan: Plan) -> tuple[list[Outcome], int]:
     """
     if plan.predictions is not None:
         [(name, folder)] = plan.outputs.items()
+        if (folder / "run.json").exists():
+            raise DatasetError(f"{folder} holds the results of a run of its own: name another --output")
         run = {"predictions": plan.predictions.resolve().name}
         outcomes = [Outcome(name, folder, _score(plan, plan.predictions), run, names=plan.names)]
         write_results(outcomes[0], plan.images)
@@ -289,11 +291,14 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
     """Print average precision of each protocol, in percent, and where its files are."""
     console = _console.stdout()
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("AP, %", no_wrap=True)
+    table.add_column("AP, %", no_wrap=True, max_width=40)  # a folder may have any name
     for heading in ("pictures", *SUBSETS):
         table.add_column(heading, justify="right", no_wrap=True)
     for outcome in outcomes:
-        figures = (f"{100 * outcome.scores.ap[subset]:.2f}" for subset in SUBSETS)
+        counted = outcome.scores.truth.counted
+        figures = (
+            f"{100 * outcome.scores.ap[subset]:.2f}" if counted[subset].any() else "-" for subset in SUBSETS
+        )
         table.add_row(Text(outcome.name), f"{len(outcome.scores.truth):,}", *figures)
     with naming("the standard output", ResultsError):
         console.print(table)

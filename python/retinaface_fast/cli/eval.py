@@ -144,8 +144,9 @@ def widerface(
     """Average precision on the WIDER FACE validation set; what `_HELP` says."""
     from . import _widerface as work
 
-    if json_to == markdown_to == "-":
-        raise typer.BadParameter("only one of --json and --markdown can have the standard output")
+    if json_to is not None and json_to == markdown_to:
+        what = "the standard output" if json_to == "-" else json_to
+        raise typer.BadParameter(f"only one of --json and --markdown can have {what}")
     for target, option in ((json_to, "--json"), (markdown_to, "--markdown")):
         if target is not None and Path(target).is_dir():
             raise typer.BadParameter(f"{target} is a folder and not a file", param_hint=option)

@@ -20,6 +20,7 @@ __all__ = ["plot_curves"]
 #: Told apart by people who see colours differently, too: Okabe and Ito 2008, without the yellow that is faint
 #: on white. Then the same, dashed and dotted.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LONGEST_NAME = 40
 _LINES = ("-", "--", ":")
 
 
@@ -64,6 +65,11 @@ def plot_curves(
     return written
 
 
+def _shortened(name: str) -> str:
+    """Return a name that a legend has room for."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
 def _draw(curves: Mapping[str, Curve], title: str) -> Any:
     """A figure of its own: pyplot would keep it, and chooses a window system."""
     try:
@@ -78,6 +84,7 @@ def _draw(curves: Mapping[str, Curve], title: str) -> Any:
     axes = figure.add_subplot()
     best_first = sorted(curves, key=lambda name: -curves[name].average_precision)
     colors = {name: index for index, name in enumerate(curves)}  # whoever leads, a name keeps its colour
+    lines = []
     for name in best_first:
         curve = curves[name]
         drawn = curve.precision > 0  # before the first prediction there is none
@@ -90,6 +97,7 @@ def _draw(curves: Mapping[str, Curve], title: str) -> Any:
             linewidth=2,
             label=f"{name}-{curve.average_precision:.3f}",
         )
+        lines.append((axes.lines[-1], f"{_shortened(name)}-{curve.average_precision:.3f}"))
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Recall", ylabel="Precision")
     axes.set_title(title.capitalize(), fontweight="bold")
     ticks = np.linspace(0, 1, 11)
@@ -98,5 +106,10 @@ def _draw(curves: Mapping[str, Curve], title: str) -> Any:
     axes.grid(color="0.85", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(direction="in", top=True, right=True, pad=6)
-    axes.legend(loc="lower left", framealpha=0.9, edgecolor="0.6", fancybox=False)
+    # By handle: matplotlib leaves out a label that begins with an underscore.
+    legend = axes.legend(
+        *zip(*lines, strict=True), loc="lower left", framealpha=0.9, edgecolor="0.6", fancybox=False
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name is no formula
     return figure

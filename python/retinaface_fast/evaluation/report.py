@@ -72,7 +72,10 @@ def build_report(
         "faces": {subset: int(np.count_nonzero(counted)) for subset, counted in truth.counted.items()},
         "predictions": len(scores.scores),
         "min_overlap": scores.min_overlap,
-        "ap": {subset: _percent(ap) for subset, ap in scores.ap.items()},
+        "ap": {
+            subset: _percent(ap) if scores.truth.counted[subset].any() else None
+            for subset, ap in scores.ap.items()
+        },
         "run": {key: value for key, value in run.items() if key != "images"},
     }
     if timing is not None:

@@ -33,11 +33,12 @@ from retinaface_fast.engines import available_engines
 from retinaface_fast.errors import DatasetError, RetinaFaceError
 from retinaface_fast.weights import REGISTRY, ModelWeights, load_weights
 
+from .protocols import Protocol
+
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
-    from .protocols import Protocol
 
 __all__ = ["DetectionRun", "Failure", "RunProgress", "RunSummary", "claim_folder"]
 
@@ -132,6 +133,11 @@ class DetectionRun:
         workers: int | None = None,
     ) -> None:
         workers = check_optional_positive_int(workers, "workers")
+        if not isinstance(protocol, Protocol):
+            raise TypeError(
+                f"protocol must be a Protocol, such as PROTOCOLS['original'], got {type(protocol).__name__} "
+                f"{protocol!r}"
+            )
         self.protocol = protocol
         self._images, self._output = Path(images), Path(output)
         loaded = _load(model, weights)
