@@ -1,9 +1,9 @@
 // Box voting: the boxes that several searches of one picture found for a face become one.
 //
 // Candidates are taken by score, highest first, and by index where scores are equal. The first that is left
-// and all others left that overlap it with an IoU >= threshold form a group; the box of the group is the mean of
-// its boxes, weighted by their scores, and so are its landmarks. IoU is that of nms.hpp: float32, no "+1"; a
-// box without area, or with a side that is NaN or infinite, is a group of its own.
+// and all others left that overlap it with an IoU >= threshold form a group; the box of the group is the mean
+// of its boxes, weighted by their scores, and so are its landmarks. IoU is that of nms.hpp: float32, no "+1";
+// a box without area, or with a side that is NaN or infinite, is a group of its own.
 #pragma once
 
 #include <cstddef>
