@@ -111,8 +111,11 @@ def test_an_interrupted_run_goes_on_and_another_one_is_refused(wider_dir: Path, 
     name = read_names(wider_dir / "images.txt")[0]
     first = Predictions("native", wider_dir / "images", tmp_path)
     found = first[name]
-    again = Predictions("native", wider_dir / "images" / "not there", tmp_path)
+    again = Predictions("native", wider_dir / "images", tmp_path)
     np.testing.assert_array_equal(again[name].scores, found.scores)
+    assert again._engine is None, "what is there is not detected again"
+    with pytest.raises(DatasetError, match="made with images '"):
+        Predictions("native", wider_dir, tmp_path)
     with pytest.raises(PredictionsError, match="cannot be read"):
         again["no such picture"]
     made_by = first.folder / "made_by.json"
