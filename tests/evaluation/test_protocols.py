@@ -33,7 +33,7 @@ def test_a_detector_takes_the_options(name: str) -> None:
         assert getattr(detector, option) == value
     assert (detector.score_threshold, protocol.nms_threshold) == (0.02, 0.4)
     assert (detector.top_k, detector.max_side, detector.tile_side) == (5000, None, None)
-    assert protocol.keep_top_k == (750 if len(views(name)) < 2 else None)
+    assert protocol.keep_top_k == (None if name in ("paper", "ensemble") else 750)
     assert protocol.plus_one_widths == (name in ("original", "short1600", "vga"))
     assert detector.close_ups == (name == "default")
     assert json.loads(json.dumps(protocol.to_dict())) == protocol.to_dict()

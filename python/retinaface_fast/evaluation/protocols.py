@@ -141,7 +141,6 @@ _ALL = (
         "the code published with the paper (not its +1 widths); what is found only once is dropped, 750 "
         "faces at most, no limit on the size of faces",
         tta=TTA(short_sides=_PAPER_SIDES, vote_threshold=0.4, max_face_side=None, paper_compat=True),
-        keep_top_k=None,
     ),
     Protocol(
         name="ensemble",
