@@ -33,6 +33,7 @@ from benchmarks.ties import PIXELS, SCORE, Side, distances, explain, landmarks_o
 from retinaface_fast import RetinaFaceError
 from retinaface_fast.data import read_names
 from retinaface_fast.engines import ENGINES
+from retinaface_fast.latency.machine import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -221,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = [line for comparison in comparisons for line in comparison.lines()] + ap_lines(ap)
     print("\n".join(lines))
     record = {
-        "machine": measure.machine(),
+        "machine": machine(),
         "settings": SETTINGS,
         "comparisons": [comparison.record() for comparison in comparisons],
         "ap": ap,

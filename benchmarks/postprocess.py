@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks import measure, opponents, scenes
 from retinaface_fast import ops
+from retinaface_fast.latency.machine import machine
 
 #: What the project promises, looked at after the table: factor over the pure-Python way at 640x640, factor
 #: over the best NumPy way wherever there is more than the scan to do, share of the memory's read bandwidth.
@@ -162,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         plan.append((scenes.quiet_4k(), opponents.Options(0.6), logits, False))
 
-    print(f"{measure.machine()}, core: {ops.simd_level()}; one thread, medians in microseconds")
+    print(f"{machine()}, core: {ops.simd_level()}; one thread, medians in microseconds")
     print(
         f"{'outputs of, threshold, scores':<66}{'cands':>7}{'faces':>6}{'fused':>9}{'NumPy':>10}{'':>8}"
         f"{'Python':>11}{'':>8}{'lean':>8}  best NumPy way"
@@ -188,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{'met   ' if value >= target else 'MISSED'} {value:8.2f} {what}, promised {target:g}")
     if parsed.json:
         record = {
-            "machine": measure.machine(),
+            "machine": machine(),
             "simd": ops.simd_level(),
             "results": results,
             "scan": bandwidth,

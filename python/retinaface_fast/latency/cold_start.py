@@ -1,6 +1,6 @@
 """One cold start, to be run as a script: seconds of import, construction and first detection, as JSON.
 
-    python benchmarks/cold_start.py native
+    python cold_start.py native
 
 Imports nothing but the standard library before it looks at the clock. What is imported on the way is told
 apart by the outermost package, each without what it imports itself of the others.
@@ -58,7 +58,7 @@ def main(who: str) -> dict[str, Any]:
         marks.append(time.perf_counter())  # it builds at the first call
         found = retinaface.detect_faces(image)
     else:
-        from retinaface_fast import FaceDetector
+        from retinaface_fast.detector import FaceDetector
 
         marks.append(time.perf_counter())
         detector = FaceDetector(engine=who)

@@ -1,0 +1,96 @@
+"""What the numbers were measured on, as far as it says."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import retinaface_fast
+from retinaface_fast import _core, ops
+
+from . import turns
+
+__all__ = ["available_threads", "describe_machine", "free_memory", "machine"]
+
+
+def machine() -> dict[str, str]:
+    """CPU, Python and NumPy, for a line below a table."""
+    return {
+        "cpu": _cpu_model(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Everything about the machine that its times depend on.
+
+    Returns:
+        Processors and bytes as numbers; None for what the system does not tell. `load_before` is the mean
+        number of busy processors over the last minute; `pinned` and `peak_memory` say whether processes can
+        be pinned, and whether the peak of memory can be reset.
+    """
+    memory, physical, logical, load = None, None, os.cpu_count(), None
+    try:
+        import psutil
+    except ImportError:
+        pass
+    else:
+        memory, physical = psutil.virtual_memory().total, psutil.cpu_count(logical=False)
+        load = psutil.getloadavg()[0]
+    if load is None and hasattr(os, "getloadavg"):
+        load = os.getloadavg()[0]
+    return {
+        **machine(),
+        "retinaface_fast": retinaface_fast.__version__,
+        "simd_level": ops.simd_level(),
+        "architecture": platform.machine(),
+        "system": platform.platform(),
+        "processors_physical": physical,
+        "processors_logical": logical,
+        "processors": available_threads(),
+        "memory": memory,
+        "load_before": load,
+        "pinned": bool(turns.processors()),
+        "peak_memory": "reset" if Path("/proc/self/clear_refs").exists() else "since the start",
+    }
+
+
+def available_threads() -> int:
+    """Processors that this process may use: affinity and, on Linux, the quota of its control group count."""
+    pinnable = len(turns.processors())
+    available: int = _core.available_processors()
+    return min(pinnable, available) if pinnable else available
+
+
+def free_memory() -> int | None:
+    """Bytes that can be had without swapping; None where the system does not tell."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    return int(psutil.virtual_memory().available)
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = (line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+        found = next((value.strip() for name, value in lines if name.strip() == "model name"), "")
+        if found:
+            return found
+    if platform.system() == "Darwin":
+        done = subprocess.run(
+            ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.stdout.strip():
+            return done.stdout.strip()
+    return platform.processor() or platform.machine()
