@@ -14,6 +14,7 @@ from retinaface_fast.errors import RetinaFaceError
 
 from . import _console
 from ._outputs import ResultsError
+from .benchmark import benchmark
 from .detect import detect
 from .eval import app as eval_app
 from .info import info
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("detect")(detect)
+app.command("benchmark")(benchmark)
 app.command("info")(info)
 app.add_typer(eval_app, name="eval")
 app.add_typer(weights_app, name="weights")

@@ -79,16 +79,6 @@ def make_detector(row: Row, image: UInt8Array, threads: int) -> Detector:
     return detector
 
 
-def limit_libraries(threads: int) -> None:
-    """Tell the libraries that count their threads for the whole process, as far as they are loaded or used.
-
-    What they read from the environment when they are loaded is set by whoever starts the process.
-    """
-    import cv2
-
-    cv2.setNumThreads(threads)
-
-
 def own_engine(image: UInt8Array, threads: int, *, engine: str, device: str, close_ups: str = "") -> Detector:
     """`FaceDetector.detect` with one of the package's engines, which says what the network took."""
     if engine == "torch":  # it counts its threads for the whole process
@@ -138,18 +128,23 @@ def openvino_model(weights: Any, size_hw: tuple[int, int], threads: int) -> Any:
 
 
 def openvino(image: UInt8Array, threads: int) -> Detector:
-    """OpenVINO at a fixed size, its tensors shared, and our post-processing: faster than anyone has it."""
+    """OpenVINO at a fixed size, its tensors shared, and our post-processing: faster than anyone has it.
+
+    It compiles at the first call, so that the memory for the size is counted as that of everyone else.
+    """
     import openvino as runtime
 
     weights = load_weights(MODEL)
-    request = openvino_model(weights, image.shape[:2], threads).create_infer_request()
-    request.set_input_tensor(runtime.Tensor(image[None], shared_memory=True))
     levels = len(weights.config.levels)
+    requests: list[Any] = []
 
     def call() -> tuple[ops.Faces, float]:
+        if not requests:
+            requests.append(openvino_model(weights, image.shape[:2], threads).create_infer_request())
+            requests[0].set_input_tensor(runtime.Tensor(image[None], shared_memory=True))
         started = time.perf_counter()
-        request.infer(share_inputs=True, share_outputs=True)
-        outputs = [request.get_output_tensor(index).data for index in range(3 * levels)]
+        requests[0].infer(share_inputs=True, share_outputs=True)
+        outputs = [requests[0].get_output_tensor(index).data for index in range(3 * levels)]
         seconds = time.perf_counter() - started
         [faces] = ops.postprocess(
             outputs[:levels],

@@ -1,0 +1,220 @@
+"""The run of `retinaface-fast benchmark`: what is asked for, progress, and what is written."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from retinaface_fast._files import write_whole
+from retinaface_fast.errors import MissingDependencyError
+from retinaface_fast.latency import (
+    PLOT_SUFFIXES,
+    LatencyBenchmark,
+    LatencyPlan,
+    has_failed,
+    machine_lines,
+    main_tables,
+    notes,
+    plot_latency,
+    report_to_markdown,
+)
+from retinaface_fast.latency.machine import available_threads
+
+from . import _console
+from ._outputs import ResultsError, naming
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retinaface_fast.latency import LatencyProgress
+
+_OPTIONS = {"sizes_hw": "--sizes", "cold_runs": "--parts"}
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Where results go.
+
+    Attributes:
+        json_to: File for JSON, or `-`.
+        markdown_to: File for Markdown, or `-`.
+        plot_to: File for the plot.
+    """
+
+    json_to: str | None
+    markdown_to: str | None
+    plot_to: Path | None
+
+    def check(self, picture: Path | None) -> None:
+        """Refuse what cannot be written, before anyone waits for it.
+
+        Raises:
+            typer.BadParameter: A target is a folder, has the wrong suffix, or is the picture or another one.
+        """
+        taken = {} if picture is None else {picture.resolve(): f"would overwrite the picture {picture}"}
+        options = {"--json": self.json_to, "--markdown": self.markdown_to, "--plot": self.plot_to}
+        for option, target in options.items():
+            if target is None or target == "-":
+                continue
+            path = Path(target)
+            if path.is_dir():
+                raise typer.BadParameter(f"{target} is a folder and not a file", param_hint=option)
+            if path.resolve() in taken:
+                raise typer.BadParameter(taken[path.resolve()], param_hint=option)
+            taken[path.resolve()] = f"{target} is given twice"
+        if self.plot_to is not None and self.plot_to.suffix.lower() not in PLOT_SUFFIXES:
+            raise typer.BadParameter(
+                f"{self.plot_to} must end in {', '.join(PLOT_SUFFIXES)}", param_hint="--plot"
+            )
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Write everything.
+
+        Raises:
+            ResultsError: A file cannot be written.
+        """
+        if self.json_to is not None:
+            _write(self.json_to, f"{json.dumps(record, indent=1, allow_nan=False)}\n")
+        if self.markdown_to is not None:
+            _write(self.markdown_to, report_to_markdown(record))
+        if self.plot_to is None:
+            return
+        if not any("median" in result for cell in record["cells"] for result in cell["results"].values()):
+            _console.error(f"{self.plot_to} is not drawn: no times were measured")
+            return
+        with naming(self.plot_to, ResultsError):
+            plot_latency(record, self.plot_to)
+
+
+def _write(target: str, text: str) -> None:
+    if target == "-":
+        with naming("the standard output", ResultsError):
+            typer.echo(text, nl=False)
+        return
+    with naming(target, ResultsError):
+        write_whole(target, text)
+
+
+def check_extra() -> None:
+    """Check that the extra is there, before anyone waits.
+
+    Raises:
+        MissingDependencyError: It is not.
+    """
+    for name, purpose in (
+        ("matplotlib", "the picture that is searched"),
+        ("psutil", "describing the machine"),
+    ):
+        if importlib.util.find_spec(name) is None:
+            raise MissingDependencyError(name, purpose=purpose, extra="benchmark")
+
+
+def parse_names(text: str) -> list[str]:
+    """Return the names of a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_sizes(text: str) -> list[tuple[int, int]]:
+    """Return height and width of each size in a list like 640x480,1920x1080.
+
+    Raises:
+        typer.BadParameter: It is no such list.
+    """
+    sizes = []
+    for name in parse_names(text):
+        width, cross, height = name.lower().partition("x")
+        if not (cross and width.isdecimal() and height.isdecimal() and len(name) < 20):
+            raise typer.BadParameter(f"{name} is no size like 640x480", param_hint="--sizes")
+        sizes.append((int(height), int(width)))
+    return sizes
+
+
+def parse_threads(text: str) -> list[int]:
+    """Return the numbers of threads in a list like 1,all.
+
+    Raises:
+        typer.BadParameter: It is no such list.
+    """
+    numbers = []
+    for name in parse_names(text):
+        if name != "all" and not (name.isdecimal() and len(name) < 6):
+            raise typer.BadParameter(f"{name} is no number of threads, or all", param_hint="--threads")
+        numbers.append(available_threads() if name == "all" else int(name))
+    return numbers
+
+
+def make_plan(quick: bool, changes: Mapping[str, Any]) -> LatencyPlan:
+    """Return what is to be measured.
+
+    Raises:
+        typer.BadParameter: It cannot be.
+    """
+    try:
+        return LatencyPlan.quick(**changes) if quick else LatencyPlan(**changes)
+    except (ValueError, TypeError) as error:
+        name = str(error).partition(" ")[0]
+        raise typer.BadParameter(str(error), param_hint=_OPTIONS.get(name, f"--{name}")) from None
+
+
+def measure(plan: LatencyPlan, targets: Targets, *, quiet: bool) -> int:
+    """Measure, write and print; returns the exit code."""
+    console = _console.stderr()
+    benchmark = LatencyBenchmark(plan)
+    started = time.perf_counter()
+    bar = Progress(
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+        transient=True,
+        # A bar that moves while others are timed takes their time: it is redrawn when something happens.
+        auto_refresh=False,
+        disable=quiet or not console.is_terminal,
+    )
+    code = 0
+    with bar:
+        task = bar.add_task("", total=1.0)
+
+        def _show(state: LatencyProgress) -> None:
+            bar.update(task, completed=state.fraction, description=state.stage, refresh=True)
+
+        try:
+            benchmark(_show)
+        except KeyboardInterrupt:
+            code = 130
+    record = benchmark.record
+    targets.write(record)
+    if not quiet:
+        if "-" not in (targets.json_to, targets.markdown_to):
+            _print(record)
+        seconds = time.perf_counter() - started
+        _console.line(console, f"{'interrupted after' if code else 'measured in'} {seconds:.0f} s")
+    if code:
+        return code
+    return 1 if has_failed(record) else 0
+
+
+def _print(record: Mapping[str, Any]) -> None:
+    console = _console.stdout()
+    with naming("the standard output", ResultsError):
+        for line in machine_lines(record):
+            _console.line(console, line)
+        for table in main_tables(record):
+            title, *lines = table.to_text().splitlines()
+            _console.line(console, "")
+            _console.line(console, title, style="bold")
+            for line in lines:
+                _console.line(console, line)
+        found = notes(record)
+        if found:
+            _console.line(console, "")
+        for note in found:
+            _console.line(console, note, style="red" if note.isupper() or "FAILED" in note else "")

@@ -1,0 +1,384 @@
+"""The run: sizes and numbers of threads one after another, each in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import retinaface_fast
+
+from . import turns
+from .budget import History
+from .cold import cold_starts
+from .machine import describe_machine, free_memory
+from .plan import PAPER_SIZES
+from .processes import Outcome, run_job
+from .scene import compose, cover
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .plan import LatencyPlan
+    from .rows import Row
+
+__all__ = ["BASELINE", "SCHEMA", "LatencyBenchmark", "LatencyProgress"]
+
+#: Version of the form of the record.
+SCHEMA = 1
+#: The row that the others are compared with.
+BASELINE = "native"
+_INTERRUPTED = "interrupted before it was measured"
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyProgress:
+    """Where a run is.
+
+    Attributes:
+        stage: What is being measured, in words.
+        fraction: How much of the run is done, from 0 to 1.
+    """
+
+    stage: str
+    fraction: float
+
+
+@dataclass(slots=True)
+class _Cell:
+    """What is known of one size on one number of threads while it is measured."""
+
+    size_hw: tuple[int, int]
+    threads: int
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    turns: dict[str, turns.Turns] = field(default_factory=dict)
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def note(self, event: dict[str, Any]) -> None:
+        """Take an event of the job into account."""
+        kind, row = event["event"], event.get("row", "")
+        if kind == "answered":
+            self.answers[row] = {"faces": event["faces"], "call": event["seconds"]}
+        elif kind == "right":
+            self.answers[row] |= {"same_faces": event["share"], "rounds_planned": event["rounds"]}
+        elif kind == "failed":
+            self.results[row] = {"failed": event["why"]}
+        elif kind == "turn":
+            self.turns.setdefault(row, turns.Turns()).turns.append(turns.Turn(**event["turn"]))
+
+    def forget(self) -> None:
+        """Before the job is done again: only who has failed has an end."""
+        self.turns.clear()
+        self.answers.clear()
+
+    def finish(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Return everything as JSON takes it."""
+        for row in rows:
+            if row.name in self.results:
+                continue
+            timed = self.turns.get(row.name)
+            if timed is None:
+                self.results[row.name] = {"left_out": _INTERRUPTED}
+                continue
+            summary = timed.summary()
+            if "part" in summary:
+                summary["network"] = {
+                    "median": summary.pop("part"),
+                    "quartiles": summary.pop("part_quartiles"),
+                }
+            least = 0 if row.device != "cpu" else 1 if row.one_thread or row.serial else None
+            known = self.answers[row.name]
+            answer = {name: known[name] for name in ("faces", "same_faces", "rounds_planned")}
+            suspicion = turns.suspicion(summary, self.threads, least=least)
+            self.results[row.name] = summary | answer | {"suspicion": suspicion}
+        ours = self.results.get(BASELINE, {})
+        for result in self.results.values():
+            if "median" in result:
+                result["times_native"] = turns.ratio(result, ours) if "median" in ours else None
+        return {
+            "size_hw": list(self.size_hw),
+            "threads": self.threads,
+            "results": {row.name: self.results[row.name] for row in rows},
+        }
+
+
+class LatencyBenchmark:
+    """Measures how long detection takes, ours and everyone's. Call it once.
+
+    Everyone's faces are compared before anyone is timed. Rows take turns in every round, in a process for
+    each size and number of threads that is pinned to as many processors. Who raises, dies or hangs has
+    failed, and the others go on.
+
+    Args:
+        plan: What is to be measured.
+
+    Attributes:
+        plan: As given.
+        record: What has been measured so far, as JSON takes it; complete once the call returns.
+
+    Examples:
+        >>> plan = LatencyPlan.quick(rows=["native"], sizes_hw=[(120, 160)], parts=["times"])
+        >>> record = LatencyBenchmark(plan)()                                       # doctest: +SKIP
+        >>> record["cells"][0]["results"]["native"]["median"]                       # doctest: +SKIP
+        0.00056
+    """
+
+    def __init__(self, plan: LatencyPlan) -> None:
+        self.plan = plan
+        self._rows = plan.chosen_rows()
+        self._history = History()
+        self._progress: Callable[[LatencyProgress], object] | None = None
+        self._done = 0.0
+        self.record: dict[str, Any] = {
+            "schema": SCHEMA,
+            "retinaface_fast": retinaface_fast.__version__,
+            "machine": describe_machine(),
+            "settings": {
+                "sizes_hw": [list(size) for size in plan.chosen_sizes()],
+                "threads": plan.chosen_threads(),
+                "rounds": plan.rounds,
+                "turn_seconds": plan.turn_seconds,
+                "budget": plan.budget,
+                "picture": "composed" if plan.picture is None else plan.picture.name,
+                "parts": list(plan.parts),
+            },
+            "rows": {},
+            "pictures": [],
+            "cells": [],
+            "memory": [],
+            "cold": None,
+            "interrupted": False,
+        }
+
+    def __call__(self, progress: Callable[[LatencyProgress], object] | None = None) -> dict[str, Any]:
+        """Measure.
+
+        Args:
+            progress: Called with where the run is, several times a second at most.
+
+        Returns:
+            The record.
+
+        Raises:
+            KeyboardInterrupt: It was interrupted; `record` has what was measured until then.
+            ImageError: The picture cannot be read.
+            MissingDependencyError: matplotlib or OpenCV, which the picture is made with, is not installed.
+        """
+        self._progress = progress
+        try:
+            self._measure()
+        except KeyboardInterrupt:
+            self.record["interrupted"] = True
+            raise
+        return self.record
+
+    def _measure(self) -> None:
+        self._find_rows()
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+            sizes = self.plan.chosen_sizes()
+            smallest = PAPER_SIZES[0]
+            if sizes[0][0] * sizes[0][1] > smallest[0] * smallest[1]:
+                self._probe(smallest, self._show(smallest, folder))
+            for size in sizes:
+                scene = self._show(size, folder)
+                self.record["pictures"].append(
+                    {
+                        "size_hw": list(size),
+                        "content": scene.content,
+                        "faces": None if scene.places is None else len(scene.places),
+                    }
+                )
+                broken = self._memory(size, scene) if "memory" in self.plan.parts else {}
+                if "times" in self.plan.parts:
+                    for threads in self.plan.chosen_threads():
+                        self._times(size, threads, scene, broken)
+        if "cold" in self.plan.parts:
+            self._cold()
+
+    # Rows
+
+    def _find_rows(self) -> None:
+        """Tell who can be measured here from who cannot, and why."""
+        devices: dict[str, list[str]] | None = None
+        for row in self._rows:
+            missing = row.missing()
+            left_out = None if missing is None else f"{missing} is not installed"
+            if left_out is None and row.device != "cpu":
+                if devices is None:
+                    self._tell("devices", 0)
+                    devices = self._devices()
+                if row.device not in devices.get(row.options["engine"], []):
+                    left_out = f"{row.options['engine']} finds no device {row.device}"
+            self.record["rows"][row.name] = {
+                "label": row.label,
+                "device": row.device,
+                "versions": row.versions(),
+                "left_out": left_out,
+            }
+        self._rows = [row for row in self._rows if self.record["rows"][row.name]["left_out"] is None]
+
+    def _devices(self) -> dict[str, list[str]]:
+        outcome = run_job({"job": "devices"}, threads=1, limit=self.plan.seconds_of_silence())
+        found: dict[str, list[str]] = {} if outcome.failed else outcome.answer["devices"]
+        return found
+
+    def _why_not(self, row: Row, size_hw: tuple[int, int], threads: int | None) -> str | None:
+        """Why a row is left out at a size, or None."""
+        if row.from_short_side is not None and min(size_hw) <= row.from_short_side:
+            return f"up to {row.from_short_side} pixels on the shorter side it is the same as {BASELINE}"
+        pixels = size_hw[0] * size_hw[1]
+        return self._history.why_not(row.name, threads, pixels, budget=self.plan.budget, free=free_memory())
+
+    # Pictures
+
+    def _show(self, size_hw: tuple[int, int], folder: Path) -> _Shown:
+        """Make the picture of a size, and put it where the jobs can load it without what it is made with."""
+        scene = compose(size_hw) if self.plan.picture is None else cover(self.plan.picture, size_hw)
+        path = folder / f"{size_hw[1]}x{size_hw[0]}.npy"
+        np.save(path, scene.image)
+        return _Shown(path, scene.places, scene.content)
+
+    # Parts
+
+    def _memory(self, size_hw: tuple[int, int], scene: _Shown) -> dict[str, str]:
+        """Measure the memory of every row; returns those that have failed, and why."""
+        entry = self._probe(size_hw, scene)
+        self.record["memory"].append(entry)
+        return {name: row["failed"] for name, row in entry["results"].items() if "failed" in row}
+
+    def _probe(self, size_hw: tuple[int, int], scene: _Shown) -> dict[str, Any]:
+        threads, pixels = self.plan.chosen_threads()[-1], size_hw[0] * size_hw[1]
+        results: dict[str, Any] = {}
+        entry = {"size_hw": list(size_hw), "threads": threads, "results": results}
+        for row in self._rows:
+            reason = self._why_not(row, size_hw, None)
+            if reason is not None:
+                results[row.name] = {"left_out": reason}
+                continue
+            self._tell(f"{_named(size_hw)}: memory of {row.label}", self._weight(size_hw))
+            job = {"job": "memory", "row": dataclasses.asdict(row), "picture": str(scene.path)}
+            outcome = self._run({**job, "threads": threads}, threads)
+            if outcome.failed is not None:
+                results[row.name] = {"failed": outcome.failed}
+                continue
+            answer = {name: value for name, value in outcome.answer.items() if name != "event"}
+            results[row.name] = answer
+            self._history.took(row.name, threads, pixels, answer["seconds"])
+            self._history.needed(row.name, pixels, answer["growth"] or 0)
+        return entry
+
+    def _times(self, size_hw: tuple[int, int], threads: int, scene: _Shown, broken: dict[str, str]) -> None:
+        cell = _Cell(size_hw, threads)
+        for row in self._rows:
+            reason = self._why_not(row, size_hw, threads)
+            if row.name in broken:
+                cell.results[row.name] = {"failed": broken[row.name]}
+            elif reason is not None:
+                cell.results[row.name] = {"left_out": reason}
+        try:
+            self._time_rows(cell, scene)
+        finally:
+            self.record["cells"].append(cell.finish(self._rows))
+        pixels = size_hw[0] * size_hw[1]
+        for name, answer in cell.answers.items():
+            self._history.took(name, threads, pixels, answer["call"])
+
+    def _time_rows(self, cell: _Cell, scene: _Shown) -> None:
+        """Do the job until nobody breaks it."""
+        title = f"{_named(cell.size_hw)}, {_threads(cell.threads)}"
+        labels = {row.name: row.label for row in self._rows}
+        unit = self._weight(cell.size_hw)
+
+        def note(event: dict[str, Any]) -> None:
+            cell.note(event)
+            if event["event"] == "step":
+                self._tell(f"{title}: {labels[event['row']]}, {event['doing']}", 0)
+            elif event["event"] in ("turn", "answered"):
+                self._tell(None, unit)
+
+        while True:
+            rows = [row for row in self._rows if row.name not in cell.results]
+            if not rows:
+                return
+            cell.forget()
+            outcome = self._run(
+                {
+                    "job": "times",
+                    "rows": [dataclasses.asdict(row) for row in rows],
+                    "picture": str(scene.path),
+                    "places": None if scene.places is None else scene.places.tolist(),
+                    "threads": cell.threads,
+                    "rounds": self.plan.rounds,
+                    "turn_seconds": self.plan.turn_seconds,
+                    "budget": self.plan.budget,
+                },
+                cell.threads,
+                note,
+            )
+            if outcome.failed is None:
+                return
+            culprits = [outcome.row] if outcome.row is not None else [row.name for row in rows]
+            for name in culprits:
+                cell.results.setdefault(name, {"failed": outcome.failed})
+
+    def _run(
+        self,
+        job: dict[str, Any],
+        threads: int,
+        on_event: Callable[[dict[str, Any]], object] | None = None,
+    ) -> Outcome:
+        return run_job(job, threads=threads, limit=self.plan.seconds_of_silence(), on_event=on_event)
+
+    def _cold(self) -> None:
+        self.record["cold"] = {
+            "runs": self.plan.cold_runs,
+            "results": cold_starts(
+                self._rows,
+                self.plan.cold_runs,
+                limit=self.plan.seconds_of_silence(),
+                on_run=lambda row, turn: self._tell(f"cold start of {row.label}", 1),
+            ),
+        }
+
+    # Progress
+
+    def _weight(self, size_hw: tuple[int, int]) -> float:
+        return size_hw[0] * size_hw[1] / (640 * 480)
+
+    def _total(self) -> float:
+        plan = self.plan
+        calls = len(plan.chosen_threads()) * (plan.rounds + 1) * ("times" in plan.parts) + (
+            "memory" in plan.parts
+        )
+        pixels = sum(map(self._weight, plan.chosen_sizes()))
+        return len(self._rows) * (pixels * calls + (plan.cold_runs + 1) * ("cold" in plan.parts))
+
+    def _tell(self, stage: str | None, units: float) -> None:
+        if self._progress is not None:
+            if stage is not None:
+                self._stage = stage
+            self._progress(LatencyProgress(self._stage, min(1.0, self._done / max(self._total(), 1e-9))))
+        self._done += units
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A picture in a file: what `Scene` holds otherwise."""
+
+    path: Path
+    places: Any
+    content: str
+
+
+def _named(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[1]}x{size_hw[0]}"
+
+
+def _threads(threads: int) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"

@@ -1,0 +1,121 @@
+"""What a run has found, as a picture: bars, and longer is slower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retinaface_fast.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+__all__ = ["PLOT_SUFFIXES", "plot_latency"]
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+#: One thread lighter than all of them; ours and everyone else's told apart by people who see colours
+#: differently, too (Okabe and Ito 2008).
+_COLORS = {True: ("#7FB8D9", "#0072B2"), False: ("#EBB08A", "#D55E00")}
+_INK = "#222222"
+
+
+def plot_latency(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Draw the times of whole detections: a panel for each size, a bar for each row and number of threads.
+
+    Args:
+        record: What `LatencyBenchmark` gives.
+        path: The file; its suffix, one of `PLOT_SUFFIXES`, says the format. Its folder is made if need be.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: The suffix is another one, or nothing was measured.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in PLOT_SUFFIXES:
+        raise ValueError(f"path must end in {', '.join(PLOT_SUFFIXES)}, got {target.name!r}")
+    panels = _panels(record)
+    if not panels:
+        raise ValueError("record must hold times, got none")
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("matplotlib", purpose="drawing the times", extra="benchmark") from error
+    bars = [sum(len(times) for _, times in rows) for _, rows in panels]
+    gaps = [len(rows) for _, rows in panels]
+    heights = [0.21 * count + 0.16 * gap + 0.55 for count, gap in zip(bars, gaps, strict=True)]
+    figure = Figure(figsize=(9, sum(heights) + 0.9), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axis, (title, rows) in zip(axes, panels, strict=True):
+        _draw(axis, title, rows)
+    axes[-1].set_xlabel("milliseconds for one picture, array to faces; shorter is faster (logarithmic)")
+    figure.suptitle(f"{record['machine']['cpu']}: detection of one picture", fontsize=11, color=_INK)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Without a date, the same record gives the same file.
+    vector = target.suffix.lower() == ".svg"
+    figure.savefig(target, dpi=150, metadata={"Date": None} if vector else None)
+    return target
+
+
+def _panels(record: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, dict[int, Mapping[str, Any]]]]]]:
+    """Title and rows of each size; of a row, what was measured by number of threads."""
+    sizes: dict[tuple[int, ...], dict[str, dict[int, Mapping[str, Any]]]] = {}
+    for cell in record["cells"]:
+        rows = sizes.setdefault(tuple(cell["size_hw"]), {})
+        for name, result in cell["results"].items():
+            if "median" in result:
+                rows.setdefault(name, {})[cell["threads"]] = result
+    panels = []
+    for (height, width), rows in sizes.items():
+        # The fastest on most threads is on top.
+        order = sorted(rows, key=lambda name: rows[name][max(rows[name])]["median"])
+        if order:
+            panels.append((f"{width}x{height}", [(name, rows[name]) for name in order]))
+    return [
+        (title, [(record["rows"][name]["label"], times) for name, times in rows]) for title, rows in panels
+    ]
+
+
+def _draw(axis: Any, title: str, rows: list[tuple[str, dict[int, Mapping[str, Any]]]]) -> None:
+    most = max(max(times) for _, times in rows)
+    place, ticks, labels = 0.0, [], []
+    for label, times in rows:
+        ours = _COLORS[label.startswith("native")]
+        begin = place
+        for threads, result in sorted(times.items()):
+            middle = result["median"] * 1e3
+            low, high = (1e3 * value for value in result["quartiles"])
+            axis.barh(place, middle, height=0.9, color=ours[threads == most and most > 1])
+            axis.plot([low, high], [place, place], color=_INK, linewidth=1.2, solid_capstyle="butt")
+            text = f" {middle:,.0f}" if middle >= 100 else f" {middle:.1f}"
+            count = "1 thread" if threads == 1 else f"{threads} threads"
+            axis.text(max(middle, high), place, f"{text}  {count}", va="center", fontsize=7.5, color=_INK)
+            place += 1
+        ticks.append((begin + place - 1) / 2)
+        labels.append(label)
+        place += 0.6
+    axis.set_yticks(ticks, labels, fontsize=9)
+    axis.invert_yaxis()
+    axis.set_xscale("log")
+    left, right = _limits(rows)
+    axis.set_xlim(left, right)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    axis.set_title(title, loc="left", fontsize=10, color=_INK)
+    axis.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axis.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    axis.tick_params(axis="x", labelbottom=True, labelsize=8)
+
+
+def _limits(rows: list[tuple[str, dict[int, Mapping[str, Any]]]]) -> tuple[float, float]:
+    """Milliseconds at both ends of the axis, with room for the numbers at the right."""
+    values = [1e3 * result["median"] for _, times in rows for result in times.values()]
+    low, high = min(values) / 2, max(values)
+    return low, high * (high / low) ** 0.2

@@ -1,0 +1,150 @@
+"""Jobs in fresh processes that may fail, die or hang without anything else coming to harm.
+
+A job writes what happens into a journal, line by line, as JSON. So it is known whose turn it was when a
+process ended, and what was measured until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["Outcome", "last_line", "run_job", "thread_limits"]
+
+#: What libraries read when they are loaded: of linear algebra, and of our own engine.
+_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RETINAFACE_FAST_THREADS",
+)
+_POLL_SECONDS = 0.05
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        events: What it wrote into its journal, in order.
+        failed: Why it did not come to its end; None if it did.
+        row: Whose turn it was when it ended; None if nobody's.
+    """
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    failed: str | None = None
+    row: str | None = None
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The event that a job ends with."""
+        return self.events[-1]
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """Environment in which libraries take so many threads."""
+    return dict.fromkeys(_VARIABLES, str(threads))
+
+
+def run_job(
+    job: Mapping[str, Any],
+    *,
+    threads: int,
+    limit: float,
+    on_event: Callable[[dict[str, Any]], object] | None = None,
+) -> Outcome:
+    """Run a job of `jobs` in a process of its own, pinned to as many processors as it may use threads.
+
+    Args:
+        job: What is to be done, as JSON takes it.
+        threads: At most so many threads may work.
+        limit: Seconds without an event after which the process is ended.
+        on_event: Called with each event.
+    """
+    outcome = Outcome()
+
+    def note(event: dict[str, Any]) -> None:
+        outcome.events.append(event)
+        outcome.row = event.get("row") if event["event"] == "step" else None
+        if on_event is not None:
+            on_event(event)
+
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        question, journal, said = folder / "job.json", folder / "journal", folder / "said"
+        question.write_text(json.dumps(job), encoding="utf-8")
+        journal.touch()
+        output = stack.enter_context(said.open("wb"))
+        with turns.pinned(threads):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "retinaface_fast.latency.jobs", str(question), str(journal)],
+                env={**os.environ, **thread_limits(threads)},
+                cwd=folder,  # where nothing lies that could be taken for a module
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        stack.callback(_end, process)
+        lines = stack.enter_context(journal.open(encoding="utf-8"))
+        heard, pending, hung = time.monotonic(), "", False
+        while True:
+            ended = process.poll() is not None
+            pending += lines.read()
+            *whole, pending = pending.split("\n")
+            for line in whole:
+                note(json.loads(line))
+                heard = time.monotonic()
+            if ended:
+                break
+            if time.monotonic() - heard > limit:
+                hung = True
+                _end(process)
+                break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_SECONDS)
+        if hung:
+            outcome.failed = f"no answer within {limit:,g} s"
+        elif process.returncode or not outcome.events or outcome.events[-1]["event"] != "done":
+            output.flush()
+            outcome.failed = _reason(process.returncode, said.read_text(encoding="utf-8", errors="replace"))
+    return outcome
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def _reason(code: int, said: str) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"its process was ended by {signal.Signals(-code).name}"
+    if code in (1, 0) and said.strip():  # an exception says more than its exit code
+        return last_line(said.splitlines())
+    return (
+        f"its process ended with exit code {code & 0xFFFFFFFF:#x}"
+        if abs(code) > 255
+        else (f"its process ended with exit code {code}")
+    )
+
+
+def last_line(lines: Sequence[str]) -> str:
+    """The last line that is not empty."""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,404 @@
+"""What a run has found, as tables: for the terminal, and as Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .cold import PARTS as COLD_PARTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = [
+    "PAPER",
+    "Table",
+    "detail_tables",
+    "has_failed",
+    "machine_lines",
+    "main_tables",
+    "notes",
+    "report_to_markdown",
+]
+
+#: Milliseconds of the RetinaFace paper, table 5, by size and by whether all threads worked.
+PAPER = {
+    (480, 640): {"one": 17.2, "all": 5.5},
+    (1080, 1920): {"one": 130.4, "all": 50.3},
+}
+PAPER_LABEL = "paper, table 5"
+PAPER_NOTE = (
+    "The line of the paper is quoted, not measured: MobileNet-0.25 alone, compiled by TVM, on one and on "
+    "several threads of an Intel i7-6700K."
+)
+#: Busier than so many processors before the start, a machine is not quiet.
+QUIET_LOAD = 0.3
+_ABSENT = "-"
+_FEWER, _SUSPICIOUS = "*", "?"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of strings.
+
+    Attributes:
+        title: What it shows, and the unit.
+        header: Headings; the first is that of the names and empty. Lines are told apart by a line feed.
+        rows: The cells.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def to_markdown(self) -> str:
+        """Return it as Markdown that reads well as plain text, too."""
+        lines = [tuple(cell.replace("\n", ", ") for cell in row) for row in (self.header, *self.rows)]
+        widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+        out = [f"**{self.title}**", ""]
+        for number, line in enumerate(lines):
+            cells = (
+                cell.ljust(width) if column == 0 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            out.append(f"| {' | '.join(cells)} |")
+            if number == 0:
+                rule = (
+                    "-" * (width + 1) + ("-" if column == 0 else ":") for column, width in enumerate(widths)
+                )
+                out.append(f"|{'|'.join(rule)}|")
+        return "\n".join(out)
+
+    def to_text(self) -> str:
+        """Return it for a terminal: columns side by side, headings of several lines."""
+        headings = [heading.split("\n") for heading in self.header]
+        depth = max(map(len, headings))
+        lines = [
+            tuple(heading[line] if line < len(heading) else "" for heading in headings)
+            for line in range(depth)
+        ]
+        widths = [max(map(len, column)) for column in zip(*lines, *self.rows, strict=True)]
+
+        def _line(cells: tuple[str, ...]) -> str:
+            return "  ".join(
+                cell.ljust(width) if column == 0 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            ).rstrip()
+
+        rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+        return "\n".join([self.title, *map(_line, lines), rule, *map(_line, self.rows)])
+
+
+def main_tables(record: Mapping[str, Any]) -> list[Table]:
+    """Return the tables that a run is made for; one that would be empty is left out."""
+    tables = []
+    if record["cells"]:
+        tables += [
+            _cells_table(
+                record,
+                "Detection, array to faces: median in ms, and in brackets the distance of the quartiles",
+                _median,
+            ),
+            _cells_table(record, "The same, times native: median of the rounds", _times_native),
+            _network_table(record),
+        ]
+    if record["memory"]:
+        tables.append(_memory_table(record))
+    if record["cold"]:
+        tables.append(_cold_table(record))
+    return [table for table in tables if table.rows]
+
+
+def detail_tables(record: Mapping[str, Any]) -> list[Table]:
+    """Return a table with everything for each size and number of threads."""
+    header = (
+        "",
+        "ms, median",
+        "quartiles",
+        "least",
+        "times native",
+        "network, ms",
+        "CPU, ms",
+        "processors busy",
+        "rounds",
+        "faces",
+        "right",
+    )
+    tables = []
+    for cell in record["cells"]:
+        rows = []
+        for name, result in cell["results"].items():
+            if "median" not in result:
+                continue
+            times, network = result["times_native"], result.get("network")
+            rows.append(
+                (
+                    _label(record, name),
+                    _ms(result["median"]),
+                    " to ".join(map(_ms, result["quartiles"])),
+                    _ms(result["min"]),
+                    f"{times['median']:.2f} ({times['min']:.2f} to {times['max']:.2f})" if times else _ABSENT,
+                    _ms(network["median"]) if network else _ABSENT,
+                    _ms(result["cpu"]),
+                    f"{result['processors']:.2f}",
+                    str(len(result["rounds"])),
+                    str(result["faces"]),
+                    f"{result['same_faces']:.0%}",
+                )
+            )
+        title = f"{_named(cell['size_hw'])}, {_threads(cell['threads'])}"
+        if rows:
+            tables.append(Table(title, header, tuple(rows)))
+    return tables
+
+
+def has_failed(record: Mapping[str, Any]) -> bool:
+    """Whether anyone has failed anywhere."""
+    found = [entry["results"] for entry in (*record["cells"], *record["memory"])]
+    if record["cold"]:
+        found.append(record["cold"]["results"])
+    return any("failed" in result for results in found for result in results.values())
+
+
+def notes(record: Mapping[str, Any]) -> list[str]:
+    """Return what is to be known beside the tables: doubts, failures, and what was left out."""
+    return list(_notes(record))
+
+
+def _notes(record: Mapping[str, Any]) -> Iterator[str]:
+    yield from _notes_on_machine(record)
+    absent = [
+        f"{row['label']} ({row['left_out']})"
+        for row in record["rows"].values()
+        if row["left_out"] is not None
+    ]
+    if absent:
+        yield f"Left out: {'; '.join(absent)}."
+    # The same reason at several places is one note.
+    doubts: dict[str, list[str]] = {}
+    places: dict[tuple[str, str], list[str]] = {}
+    fewer = []
+    for place, results in _places(record):
+        for name, result in results.items():
+            label = _label(record, name)
+            if "failed" in result:
+                places.setdefault((f"{label} FAILED", result["failed"]), []).append(place)
+            elif "left_out" in result:
+                places.setdefault((f"{label} is left out", result["left_out"]), []).append(place)
+            elif result.get("suspicion"):
+                places.setdefault((f"{_SUSPICIOUS} Suspicious: {label}", result["suspicion"]), []).append(
+                    place
+                )
+            elif result.get("why_not"):
+                places.setdefault((f"Growth of {label}", result["why_not"]), []).append(place)
+            if "rounds" in result and _is_short(record, result):
+                fewer.append(f"{label}, {place}: {len(result['rounds'])} of {record['settings']['rounds']}")
+    for (what, why), where in places.items():
+        yield f"{what} ({'; '.join(where)}): {why}"
+    for place, found in doubts.items():
+        yield f"{_SUSPICIOUS} Suspicious, {place}: {'; '.join(found)}."
+    if fewer:
+        yield f"{_FEWER} Fewer rounds: {'; '.join(fewer)}."
+    if any(tuple(cell["size_hw"]) in PAPER for cell in record["cells"]):
+        yield PAPER_NOTE
+
+
+def _notes_on_machine(record: Mapping[str, Any]) -> Iterator[str]:
+    machine = record["machine"]
+    if record["interrupted"]:
+        yield "INTERRUPTED: what was measured until then."
+    if machine["load_before"] is not None and machine["load_before"] > QUIET_LOAD:
+        yield (
+            f"THE MACHINE IS NOT QUIET: {machine['load_before']:.2f} processors were busy before the start. "
+            "Ratios suffer less than times."
+        )
+    if not machine["pinned"]:
+        yield "This system cannot pin processes: threads may have moved between processors."
+    if machine["peak_memory"] != "reset" and record["memory"]:
+        yield (
+            "This system cannot forget an earlier peak of memory: where loading needed more, growth is not "
+            "known."
+        )
+
+
+def _places(record: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for entry in record["memory"]:
+        # What failed there has failed everywhere, and is told of the times.
+        told = {
+            name: row for name, row in entry["results"].items() if "why_not" in row or not record["cells"]
+        }
+        yield f"memory, {_named(entry['size_hw'])}", told
+    for cell in record["cells"]:
+        yield f"{_named(cell['size_hw'])}, {_threads(cell['threads'])}", cell["results"]
+    if record["cold"]:
+        yield "cold start", record["cold"]["results"]
+
+
+def report_to_markdown(record: Mapping[str, Any]) -> str:
+    """Return everything as Markdown, machine and versions first."""
+    parts = ["# Detection benchmark", "", *(f"- {line}" for line in machine_lines(record)), ""]
+    for table in main_tables(record):
+        parts += [table.to_markdown(), ""]
+    parts += [f"- {note}" for note in notes(record)]
+    details = detail_tables(record)
+    if details:
+        parts += ["", "## Each size and number of threads", ""]
+        for table in details:
+            parts += [table.to_markdown(), ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def machine_lines(record: Mapping[str, Any]) -> list[str]:
+    """Return what was measured, and on what, in a few lines."""
+    machine, settings = record["machine"], record["settings"]
+    memory = "" if machine["memory"] is None else f", {machine['memory'] / 2**30:.1f} GiB of memory"
+    physical = machine["processors_physical"]
+    processors = f"{machine['processors_logical']} processors" + (
+        "" if physical is None else f" ({physical} cores)"
+    )
+    if machine["processors"] != machine["processors_logical"]:
+        processors += f", of which this process may use {machine['processors']}"
+    versions: dict[str, str] = {}
+    for row in record["rows"].values():
+        if row["left_out"] is None:
+            versions |= row["versions"]
+    software = [f"retinaface_fast {record['retinaface_fast']} ({machine['simd_level']})"]
+    software += [f"{name} {number}" for name, number in versions.items()]
+    picture = settings["picture"]
+    shown = "a crowd composed of one portrait at known places" if picture == "composed" else picture
+    faces = ", ".join(
+        f"{entry['faces']} faces in {_named(entry['size_hw'])}"
+        for entry in record["pictures"]
+        if entry["faces"] is not None
+    )
+    load = machine["load_before"]
+    return [
+        f"{machine['cpu']}, {machine['architecture']}: {processors}{memory}",
+        f"{machine['system']}, Python {machine['python']}, NumPy {machine['numpy']}"
+        + ("" if load is None else f"; {load:.2f} processors busy before the start"),
+        ", ".join(software),
+        f"{shown}{f': {faces}' if faces else ''}; {settings['rounds']} rounds",
+    ]
+
+
+# Cells
+
+
+def _cells_table(record: Mapping[str, Any], title: str, show: Any) -> Table:
+    cells = record["cells"]
+    header = ("", *(f"{_named(cell['size_hw'])}\n{_threads(cell['threads'])}" for cell in cells))
+    rows = [
+        (_label(record, name), *(show(record, cell["results"].get(name)) for cell in cells))
+        for name, row in record["rows"].items()
+        if row["left_out"] is None
+    ]
+    return Table(title, header, tuple(rows))
+
+
+def _median(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
+    if result is None or "left_out" in result:
+        return _ABSENT
+    if "failed" in result:
+        return "failed"
+    return f"{_ms(result['median'])}{_marks(record, result)} ({result['spread']:.0%})"
+
+
+def _times_native(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
+    if result is None or not result.get("times_native"):
+        return _ABSENT
+    return f"{result['times_native']['median']:.2f}{_marks(record, result)}"
+
+
+def _marks(record: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    return (_FEWER if _is_short(record, result) else "") + (_SUSPICIOUS if result["suspicion"] else "")
+
+
+def _is_short(record: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+    return len(result["rounds"]) < int(record["settings"]["rounds"])
+
+
+def _network_table(record: Mapping[str, Any]) -> Table:
+    cells = record["cells"]
+
+    def _show(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
+        return _ms(result["network"]["median"]) if result and "network" in result else _ABSENT
+
+    table = _cells_table(record, "The network alone, in the same calls: median in ms", _show)
+    rows = [row for row in table.rows if set(row[1:]) != {_ABSENT}]
+    most = record["machine"]["processors"]
+    quoted = []
+    for cell in cells:
+        known = PAPER.get(tuple(cell["size_hw"]), {})
+        which = "one" if cell["threads"] == 1 else "all" if cell["threads"] == most else ""
+        quoted.append(f"({known[which]})" if which in known else _ABSENT)
+    if rows and set(quoted) != {_ABSENT}:
+        rows.append((PAPER_LABEL, *quoted))
+    return Table(table.title, table.header, tuple(rows))
+
+
+# Memory and cold start
+
+
+def _memory_table(record: Mapping[str, Any]) -> Table:
+    entries = record["memory"]
+    header = ("", *(f"{_named(entry['size_hw'])}\n{_threads(entry['threads'])}" for entry in entries))
+
+    def _show(result: Mapping[str, Any]) -> str:
+        if "left_out" in result:
+            return _ABSENT
+        if "failed" in result:
+            return "failed"
+        growth = "not known" if result["growth"] is None else f"{result['growth'] / 1e6:,.0f}"
+        return f"{growth} ({result['peak'] / 1e6:,.0f})"
+
+    rows = [
+        (_label(record, name), *(_show(entry["results"].get(name, {"left_out": ""})) for entry in entries))
+        for name, row in record["rows"].items()
+        if row["left_out"] is None
+    ]
+    title = "Memory of a process: growth while it detects, in MB, and in brackets its peak"
+    return Table(title, header, tuple(rows))
+
+
+def _cold_table(record: Mapping[str, Any]) -> Table:
+    rows = []
+    for name, result in record["cold"]["results"].items():
+        if "failed" in result:
+            rows.append((_label(record, name), "failed", *[_ABSENT] * len(COLD_PARTS)))
+        else:
+            middle = result["median"]
+            rows.append(
+                (
+                    _label(record, name),
+                    *(f"{middle[part] * 1e3:,.0f}" for part in COLD_PARTS),
+                    f"{result['min']['total'] * 1e3:,.0f}",
+                )
+            )
+    header = ("", "total", "import", "construction", "first detection", "least total")
+    title = f"Cold start, 640x480: median of {record['cold']['runs']} fresh processes in ms"
+    return Table(title, header, tuple(rows))
+
+
+def _label(record: Mapping[str, Any], name: str) -> str:
+    label: str = record["rows"][name]["label"]
+    return label
+
+
+def _named(size_hw: Sequence[int]) -> str:
+    return f"{size_hw[1]}x{size_hw[0]}"
+
+
+def _threads(threads: int) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds with three digits that count."""
+    milliseconds = seconds * 1e3
+    return (
+        f"{milliseconds:,.0f}"
+        if milliseconds >= 100
+        else f"{milliseconds:.1f}"
+        if milliseconds >= 10
+        else (f"{milliseconds:.2f}")
+    )
