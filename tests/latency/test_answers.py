@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retinaface_fast.latency import answers
+from retinaface_fast.latency import Row, answers
 from retinaface_fast.latency.contestants import SCORE_THRESHOLD, Boxes
 
 
@@ -29,3 +29,64 @@ def test_same_faces_in_another_order_and_not_others() -> None:
         answers.assert_same_faces(
             Boxes(expected.boxes + np.float32(1.5), expected.scores), expected, "someone"
         )
+
+
+PLACES = np.float32([[10, 10, 60, 70], [100, 10, 150, 70], [200, 10, 350, 190], [400, 10, 550, 190]])
+
+
+def boxes(rows: np.ndarray, scores: float = 0.9) -> Boxes:
+    return Boxes(np.float32(rows).reshape(-1, 4), np.full(len(rows), scores, np.float32))
+
+
+def test_every_face_that_was_put_there_and_no_other() -> None:
+    assert answers.assert_places(boxes(PLACES + 4), PLACES, "someone") == 1
+    with pytest.raises(answers.WrongAnswerError, match=r"found 75.0% of the 4 faces"):
+        answers.assert_places(boxes(PLACES[1:]), PLACES, "someone")
+    with pytest.raises(answers.WrongAnswerError, match="1 where there is none"):
+        answers.assert_places(boxes(np.vstack([PLACES, [0, 200, 50, 250]])), PLACES, "someone")
+    with pytest.raises(answers.WrongAnswerError, match=r"found 0.0%"):
+        answers.assert_places(boxes(PLACES[:0]), PLACES, "someone")
+
+
+def test_dlib_may_miss_small_faces_but_invent_none() -> None:
+    smaller = PLACES[2:] + np.float32([30, 60, -30, -20])
+    assert answers.assert_dlib_places(boxes(smaller), PLACES, "dlib") == 0.5
+    with pytest.raises(answers.WrongAnswerError, match=r"0.0% of the 2 large faces"):
+        answers.assert_dlib_places(boxes(PLACES[:2]), PLACES, "dlib")
+    with pytest.raises(answers.WrongAnswerError, match="1 where there is none"):
+        answers.assert_dlib_places(boxes(np.vstack([smaller, [0, 200, 50, 250]])), PLACES, "dlib")
+
+
+def test_the_many_are_right_and_others_are_named() -> None:
+    rows = [
+        Row(name, name, "", looks=looks)
+        for name, looks in [
+            ("odd", "once"),
+            ("a", "once"),
+            ("b", "once"),
+            ("twice", "twice"),
+            ("dlib", "dlib"),
+            ("blind", "dlib"),
+        ]
+    ]
+    found = {
+        "odd": boxes(PLACES + 2),
+        "a": boxes(PLACES),
+        "b": boxes(PLACES[::-1]),
+        "twice": boxes(PLACES[:1]),
+        "dlib": boxes(PLACES[2:]),
+        "blind": boxes(PLACES[:0]),
+    }
+    shares, wrong = answers.judge(rows, found, None)
+    assert set(shares) == {"a", "b", "twice", "dlib"}
+    assert "compared with a" in wrong["odd"]
+    assert wrong["blind"] == "blind found no face"
+    shares, wrong = answers.judge(rows, found, PLACES)
+    assert set(shares) == {"a", "b", "dlib"}
+    assert "found 25.0% of the 4 faces" in wrong["twice"]
+
+
+def test_alone_nobody_can_be_wrong_about_a_picture_that_nobody_knows() -> None:
+    row = Row("a", "a", "")
+    assert answers.judge([row], {"a": boxes(PLACES[:0])}, None) == ({"a": 1.0}, {})
+    assert answers.judge([], {}, None) == ({}, {})

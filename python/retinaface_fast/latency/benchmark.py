@@ -122,6 +122,7 @@ class LatencyBenchmark:
         record: What has been measured so far, as JSON takes it; complete once the call returns.
 
     Examples:
+        >>> from retinaface_fast.latency import LatencyPlan
         >>> plan = LatencyPlan.quick(rows=["native"], sizes_hw=[(120, 160)], parts=["times"])
         >>> record = LatencyBenchmark(plan)()                                       # doctest: +SKIP
         >>> record["cells"][0]["results"]["native"]["median"]                       # doctest: +SKIP

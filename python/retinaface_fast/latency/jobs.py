@@ -52,7 +52,7 @@ def times(
         try:
             detector, answers[row.name], seconds[row.name] = _first_calls(emit, row, image, threads)
         except Exception as error:  # whatever it is, the others shall have their turns
-            emit("failed", row=row.name, why=_said(error))
+            emit("failed", row=row.name, why=turns.said(error))
             continue
         playing[row.name] = row, detector
         emit("answered", row=row.name, seconds=seconds[row.name], faces=len(answers[row.name].scores))
@@ -148,10 +148,6 @@ def _limit(threads: int) -> None:
     cv2 = sys.modules.get("cv2")
     if cv2 is not None:
         cv2.setNumThreads(threads)
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().partition("\n")[0]
 
 
 JOBS: dict[str, Callable[..., None]] = {"times": times, "memory": memory, "devices": devices}

@@ -41,8 +41,10 @@ def plot_latency(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     if not panels:
         raise ValueError("record must hold times, got none")
     try:
+        from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     except ImportError as error:
         raise MissingDependencyError("matplotlib", purpose="drawing the times", extra="benchmark") from error
     bars = [sum(len(times) for _, times in rows) for _, rows in panels]
@@ -53,12 +55,18 @@ def plot_latency(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (title, rows) in zip(axes, panels, strict=True):
         _draw(axis, title, rows)
+        axis.set_xscale("log")
+        axis.set_xlim(*_limits([times for _, rows in panels for _, times in rows]))
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axes[-1].set_xlabel("milliseconds for one picture, array to faces; shorter is faster (logarithmic)")
     figure.suptitle(f"{record['machine']['cpu']}: detection of one picture", fontsize=11, color=_INK)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Without a date, the same record gives the same file.
+    # Without a date and random names, the same record gives the same file.
     vector = target.suffix.lower() == ".svg"
-    figure.savefig(target, dpi=150, metadata={"Date": None} if vector else None)
+    with rc_context({"svg.hashsalt": "retinaface_fast"}):
+        figure.savefig(target, dpi=150, metadata={"Date": None} if vector else None)
     return target
 
 
@@ -101,10 +109,6 @@ def _draw(axis: Any, title: str, rows: list[tuple[str, dict[int, Mapping[str, An
         place += 0.6
     axis.set_yticks(ticks, labels, fontsize=9)
     axis.invert_yaxis()
-    axis.set_xscale("log")
-    left, right = _limits(rows)
-    axis.set_xlim(left, right)
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
     axis.set_title(title, loc="left", fontsize=10, color=_INK)
     axis.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axis.set_axisbelow(True)
@@ -114,8 +118,8 @@ def _draw(axis: Any, title: str, rows: list[tuple[str, dict[int, Mapping[str, An
     axis.tick_params(axis="x", labelbottom=True, labelsize=8)
 
 
-def _limits(rows: list[tuple[str, dict[int, Mapping[str, Any]]]]) -> tuple[float, float]:
+def _limits(rows: list[dict[int, Mapping[str, Any]]]) -> tuple[float, float]:
     """Milliseconds at both ends of the axis, with room for the numbers at the right."""
-    values = [1e3 * result["median"] for _, times in rows for result in times.values()]
+    values = [1e3 * result["median"] for times in rows for result in times.values()]
     low, high = min(values) / 2, max(values)
     return low, high * (high / low) ** 0.2

@@ -35,6 +35,8 @@ _VARIABLES = (
     "RETINAFACE_FAST_THREADS",
 )
 _POLL_SECONDS = 0.05
+#: Before its first event a process imports, which may have to come from a slow disk.
+_START_SECONDS = 120.0
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ def run_job(
     Args:
         job: What is to be done, as JSON takes it.
         threads: At most so many threads may work.
-        limit: Seconds without an event after which the process is ended.
+        limit: Seconds without an event after which the process is ended; it has two minutes to start.
         on_event: Called with each event.
     """
     outcome = Outcome()
@@ -112,14 +114,15 @@ def run_job(
                 heard = time.monotonic()
             if ended:
                 break
-            if time.monotonic() - heard > limit:
+            allowed = limit if outcome.events else max(limit, _START_SECONDS)
+            if time.monotonic() - heard > allowed:
                 hung = True
                 _end(process)
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_SECONDS)
         if hung:
-            outcome.failed = f"no answer within {limit:,g} s"
+            outcome.failed = f"no answer within {allowed:,g} s"
         elif process.returncode or not outcome.events or outcome.events[-1]["event"] != "done":
             output.flush()
             outcome.failed = _reason(process.returncode, said.read_text(encoding="utf-8", errors="replace"))

@@ -181,7 +181,7 @@ def take_turns(
                 try:
                     turn = one_turn(players[name], number, turn_seconds)
                 except Exception as error:  # whatever it is, the others shall have their turns
-                    found[name].failed = f"{type(error).__name__}: {error}"
+                    found[name].failed = said(error)
                     tell(name, number, found[name].failed)
                 else:
                     found[name].turns.append(turn)
@@ -190,6 +190,11 @@ def take_turns(
         if collecting:
             gc.enable()
     return found
+
+
+def said(error: Exception) -> str:
+    """Kind and first line of an error."""
+    return f"{type(error).__name__}: {error}".strip().partition("\n")[0]
 
 
 def one_turn(contestant: Contestant, number: int, turn_seconds: float) -> Turn:

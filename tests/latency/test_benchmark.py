@@ -1,0 +1,219 @@
+"""Whole runs on a small picture: what they record, and that nobody breaks them."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from retinaface_fast.latency import ROWS, LatencyBenchmark, LatencyPlan, Row, main_tables, report_to_markdown
+from retinaface_fast.latency.processes import run_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("psutil")
+
+SIZE = (90, 120)
+
+
+def run(rows: Sequence[str | Row], **changes: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "sizes_hw": [SIZE],
+        "threads": [1],
+        "rounds": 2,
+        "turn_seconds": 0.0,
+        "parts": ["times"],
+        "limit": 60.0,
+    }
+    return LatencyBenchmark(LatencyPlan(rows=rows, **{**settings, **changes}))()
+
+
+def only_cell(record: dict[str, Any]) -> dict[str, Any]:
+    [cell] = record["cells"]
+    return cell["results"]
+
+
+def assert_numbers(value: Any) -> None:
+    """Nothing that JSON lacks."""
+    json.dumps(value, allow_nan=False)
+
+
+def test_everything_of_native() -> None:
+    seen = []
+    benchmark = LatencyBenchmark(
+        LatencyPlan.quick(rows=["native", "native-default"], sizes_hw=[SIZE], cold_runs=1)
+    )
+    record = benchmark(seen.append)
+    assert record is benchmark.record
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["schema"] == 1
+    assert not record["interrupted"]
+    assert record["settings"]["sizes_hw"] == [[90, 120]]
+    assert record["pictures"] == [{"size_hw": [90, 120], "content": "crowd of 1 faces", "faces": 1}]
+    cell = record["cells"][0]
+    assert (cell["size_hw"], cell["threads"]) == ([90, 120], 1)
+    native = cell["results"]["native"]
+    assert native["faces"] == 1
+    assert native["same_faces"] == 1
+    assert native["at"] == [0, 1, 2]
+    low, high = native["quartiles"]
+    assert 0 < native["min"] <= low <= native["median"] <= high
+    assert 0 < native["network"]["median"] < native["median"]
+    assert native["times_native"] == {"median": 1, "min": 1, "max": 1}
+    # It differs for large pictures only.
+    assert "600 pixels" in cell["results"]["native-default"]["left_out"]
+    memory = record["memory"][0]["results"]["native"]
+    assert memory["loaded"] > 10e6
+    assert memory["peak"] >= memory["loaded"]
+    cold = record["cold"]["results"]
+    assert set(cold) == {"native"}
+    assert cold["native"]["median"]["total"] >= cold["native"]["median"]["import"] > 0
+    assert [state.fraction for state in seen] == sorted(state.fraction for state in seen)
+    assert 0 <= seen[0].fraction <= seen[-1].fraction <= 1
+    assert any("round 3 of 3" in state.stage for state in seen)
+
+
+def test_who_is_wrong_has_no_times(fake_row: Callable[..., Row]) -> None:
+    names = ("right", "shifted", "blind", "sees_ghosts")
+    results = only_cell(run(["native", *map(fake_row, names)]))
+    assert results["right"]["median"] > 0
+    assert results["right"]["times_native"]["median"] > 0
+    assert "(compared with native)" in results["shifted"]["failed"]
+    assert "found 0.0% of the 1 faces" in results["blind"]["failed"]
+    assert "1 where there is none" in results["sees_ghosts"]["failed"]
+    for name in names[1:]:
+        assert "median" not in results[name]
+
+
+def test_who_raises_dies_or_hangs_does_not_stop_the_others(fake_row: Callable[..., Row]) -> None:
+    names = ("cannot_be_set_up", "raises_in_a_round", "dies_at_once", "leaves_in_a_round", "hangs")
+    record = run([*map(fake_row, names), "native"], limit=6.0, rounds=3)
+    results = only_cell(record)
+    assert len(results["native"]["rounds"]) == 3
+    assert results["cannot_be_set_up"]["failed"] == "ImportError: no module named so"
+    assert results["raises_in_a_round"]["failed"] == "RuntimeError: worn out"
+    assert results["leaves_in_a_round"]["failed"] == "its process ended with exit code 7"
+    assert results["hangs"]["failed"] == "no answer within 6 s"
+    if sys.platform != "win32":
+        assert results["dies_at_once"]["failed"] == "its process was ended by SIGABRT"
+    assert "dies at once FAILED (120x90, 1 thread)" in report_to_markdown(record)
+
+
+def test_who_breaks_while_its_memory_is_measured_is_not_timed(fake_row: Callable[..., Row]) -> None:
+    record = run(["native", fake_row("dies_at_once")], parts=["times", "memory"])
+    assert record["memory"][0]["results"]["native"]["growth"] >= 0
+    failed = record["memory"][0]["results"]["dies_at_once"]["failed"]
+    assert only_cell(record)["dies_at_once"] == {"failed": failed}
+    assert only_cell(record)["native"]["median"] > 0
+
+
+def test_who_is_slow_has_fewer_rounds_and_is_left_out_at_larger_sizes(fake_row: Callable[..., Row]) -> None:
+    record = run(["native", fake_row("slow")], sizes_hw=[(180, 240), SIZE], rounds=4, budget=0.3)
+    small, large = record["cells"]
+    assert small["size_hw"] == list(SIZE)  # smallest first
+    assert len(small["results"]["slow"]["rounds"]) == 1
+    assert small["results"]["slow"]["at"] == [3]
+    assert len(small["results"]["native"]["rounds"]) == 4
+    assert "the budget of a cell is 0.3 s" in large["results"]["slow"]["left_out"]
+    assert large["results"]["native"]["median"] > 0
+    [times, *_] = main_tables(record)
+    assert times.rows[1][1].partition(" ")[0].rstrip("?").endswith("*")
+    assert times.rows[1][2] == "-"
+
+
+def test_who_is_not_installed_is_left_out() -> None:
+    row = Row("absent", "absent", "nowhere:nothing", needs=(("no-such-distribution", "nor-this"),))
+    record = run([row, "native"])
+    assert record["rows"]["absent"]["left_out"] == "no-such-distribution is not installed"
+    assert set(only_cell(record)) == {"native"}
+
+
+def test_a_device_that_is_not_there_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LatencyBenchmark, "_devices", lambda self: {"torch": ["mps"]})
+    monkeypatch.setattr(Row, "missing", lambda self: None)
+    benchmark = LatencyBenchmark(LatencyPlan(rows=["torch-cuda", "torch-mps", "onnxruntime-cuda"]))
+    benchmark._find_rows()
+    reasons = {name: row["left_out"] for name, row in benchmark.record["rows"].items()}
+    assert reasons == {
+        "torch-cuda": "torch finds no device cuda",
+        "torch-mps": None,
+        "onnxruntime-cuda": "onnxruntime finds no device cuda",
+    }
+
+
+def test_what_was_measured_before_an_interruption_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = []
+
+    def interrupted(job: dict[str, Any], *, on_event: Any, **options: Any) -> Any:
+        def note(event: dict[str, Any]) -> None:
+            on_event(event)
+            turns.append(event["event"] == "turn")
+            if sum(turns) == 3:
+                raise KeyboardInterrupt
+
+        return run_job(job, on_event=note, **options)
+
+    monkeypatch.setattr("retinaface_fast.latency.benchmark.run_job", interrupted)
+    plan = LatencyPlan(
+        rows=["native"], sizes_hw=[SIZE], threads=[1], rounds=50, turn_seconds=0.0, parts=["times"]
+    )
+    benchmark = LatencyBenchmark(plan)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark()
+    assert benchmark.record["interrupted"]
+    assert len(only_cell(benchmark.record)["native"]["rounds"]) == 3
+    assert "INTERRUPTED" in report_to_markdown(benchmark.record)
+    assert_numbers(benchmark.record)
+
+
+def test_every_row_that_is_installed_finds_the_faces() -> None:
+    names = [
+        name
+        for name, row in ROWS.items()
+        if row.device == "cpu" and row.looks != "twice" and row.missing() is None
+    ]
+    results = only_cell(run(names, sizes_hw=[(240, 320)], rounds=1))
+    assert list(results) == names
+    for name, result in results.items():
+        assert "failed" not in result, (name, result)
+        assert result["faces"] == 1
+        assert math.isfinite(result["median"])
+        assert ("network" in result) == (name in ("native", "torch", "onnxruntime", "openvino"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": ["natve"]}, "rows must be of native"),
+        ({"rows": []}, "rows must hold at least one"),
+        ({"sizes_hw": [(10, 20)]}, "sizes_hw must have sides from 32 to 16384 pixels, got 20x10"),
+        ({"threads": [0]}, "threads must be at least 1"),
+        ({"threads": [10**6]}, "threads must be at most"),
+        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"parts": ["heat"]}, "parts must be of times, memory, cold, got 'heat'"),
+        ({"budget": 0.0}, "budget must be greater than 0"),
+        ({"budget": math.nan}, "budget must be greater than 0"),
+        ({"limit": -1.0}, "limit must be greater than 0"),
+        ({"turn_seconds": -1.0}, "turn_seconds must be at least 0"),
+    ],
+)
+def test_plans_that_make_no_sense(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LatencyPlan(**changes)
+
+
+def test_plan_puts_everything_in_order() -> None:
+    plan = LatencyPlan(
+        rows=["dlib-hog", "native", "native"], sizes_hw=[(480, 640), (90, 120), (480, 640)], threads=[1, 1]
+    )
+    assert [row.name for row in plan.chosen_rows()] == ["native", "dlib-hog"]
+    assert plan.chosen_sizes() == [(90, 120), (480, 640)]
+    assert plan.chosen_threads() == [1]
+    assert plan.seconds_of_silence() == 180
