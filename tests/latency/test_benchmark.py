@@ -54,7 +54,7 @@ def test_everything_of_native() -> None:
     assert record["schema"] == 1
     assert not record["interrupted"]
     assert record["settings"]["sizes_hw"] == [[90, 120]]
-    assert record["pictures"] == [{"size_hw": [90, 120], "content": "crowd of 1 faces", "faces": 1}]
+    assert record["pictures"] == [{"size_hw": [90, 120], "content": "crowd of 1 face", "faces": 1}]
     cell = record["cells"][0]
     assert (cell["size_hw"], cell["threads"]) == ([90, 120], 1)
     native = cell["results"]["native"]

@@ -138,7 +138,7 @@ def test_notes_say_what_tables_cannot(record: dict[str, Any]) -> None:
     assert "Left out: gone (gone is not installed)." in found
     assert "bad FAILED (640x480, 1 thread; 640x480, 2 threads): its process was ended by SIGSEGV" in found
     assert "bad FAILED (cold start): why" in found
-    assert "Suspicious, 640x480, 1 thread: slow: 2 threads" in found
+    assert "Suspicious, 640x480, 1 thread: slow 2 threads" in found
     assert "Growth of slow (memory, 640x480): no reason" in found
     assert "* Fewer rounds: slow, 640x480, 1 thread: 1 of 3; slow, 640x480, 2 threads: 1 of 3." in found
     assert "quoted, not measured" in found

@@ -185,7 +185,7 @@ class LatencyBenchmark:
             sizes = self.plan.chosen_sizes()
             smallest = PAPER_SIZES[0]
             if sizes[0][0] * sizes[0][1] > smallest[0] * smallest[1]:
-                self._probe(smallest, self._show(smallest, folder))
+                self._probe(smallest, self._show(smallest, folder), {})
             for size in sizes:
                 scene = self._show(size, folder)
                 self.record["pictures"].append(
@@ -249,14 +249,14 @@ class LatencyBenchmark:
 
     def _memory(self, size_hw: tuple[int, int], scene: _Shown) -> dict[str, str]:
         """Measure the memory of every row; returns those that have failed, and why."""
-        entry = self._probe(size_hw, scene)
-        self.record["memory"].append(entry)
-        return {name: row["failed"] for name, row in entry["results"].items() if "failed" in row}
-
-    def _probe(self, size_hw: tuple[int, int], scene: _Shown) -> dict[str, Any]:
-        threads, pixels = self.plan.chosen_threads()[-1], size_hw[0] * size_hw[1]
         results: dict[str, Any] = {}
-        entry = {"size_hw": list(size_hw), "threads": threads, "results": results}
+        threads = self.plan.chosen_threads()[-1]
+        self.record["memory"].append({"size_hw": list(size_hw), "threads": threads, "results": results})
+        self._probe(size_hw, scene, results)
+        return {name: row["failed"] for name, row in results.items() if "failed" in row}
+
+    def _probe(self, size_hw: tuple[int, int], scene: _Shown, results: dict[str, Any]) -> None:
+        threads, pixels = self.plan.chosen_threads()[-1], size_hw[0] * size_hw[1]
         for row in self._rows:
             reason = self._why_not(row, size_hw, None)
             if reason is not None:
@@ -272,7 +272,6 @@ class LatencyBenchmark:
             results[row.name] = answer
             self._history.took(row.name, threads, pixels, answer["seconds"])
             self._history.needed(row.name, pixels, answer["growth"] or 0)
-        return entry
 
     def _times(self, size_hw: tuple[int, int], threads: int, scene: _Shown, broken: dict[str, str]) -> None:
         cell = _Cell(size_hw, threads)
@@ -337,15 +336,15 @@ class LatencyBenchmark:
         return run_job(job, threads=threads, limit=self.plan.seconds_of_silence(), on_event=on_event)
 
     def _cold(self) -> None:
-        self.record["cold"] = {
-            "runs": self.plan.cold_runs,
-            "results": cold_starts(
-                self._rows,
-                self.plan.cold_runs,
-                limit=self.plan.seconds_of_silence(),
-                on_run=lambda row, turn: self._tell(f"cold start of {row.label}", 1),
-            ),
-        }
+        results: dict[str, dict[str, Any]] = {}
+        self.record["cold"] = {"runs": self.plan.cold_runs, "results": results}
+        cold_starts(
+            self._rows,
+            self.plan.cold_runs,
+            limit=self.plan.seconds_of_silence(),
+            results=results,
+            on_run=lambda row, turn: self._tell(f"cold start of {row.label}", 1),
+        )
 
     # Progress
 

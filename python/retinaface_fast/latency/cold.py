@@ -32,24 +32,32 @@ def cold_starts(
     runs: int,
     *,
     limit: float,
+    results: dict[str, dict[str, Any]],
     on_run: Callable[[Row, int], object] | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> None:
     """Start everyone in turns, once more than is counted: the first time brings the files into memory.
 
     Args:
         rows: Who is started; who has no cold start of its own is left out.
         runs: How many starts are counted, >= 1.
         limit: Seconds after which a start is given up.
+        results: Filled with what is known at the end, which may be an interruption: by name, least and median
+            seconds of every part, and of the packages that are imported on the way; or `failed`, why not.
         on_run: Called before each start.
-
-    Returns:
-        By name, least and median seconds of every part, and of the packages that are imported on the way; or
-        `failed`, why not.
     """
     found: dict[str, dict[str, Any]] = {}
     samples: dict[str, list[dict[str, Any]]] = {}
     ways: dict[str, tuple[Row, list[str]]] = {}
     with ExitStack() as stack:
+
+        @stack.callback
+        def _fill() -> None:
+            for row in rows:
+                if row.name in found:
+                    results[row.name] = found[row.name]
+                elif row.name in samples:
+                    results[row.name] = _summary(samples[row.name])
+
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         for row in rows:
             if row.looks == "twice":  # the same as the one that looks once, at 640x480
@@ -73,11 +81,6 @@ def cold_starts(
                     found[name] = sample
                 elif turn:
                     samples.setdefault(name, []).append(sample)
-    return {
-        row.name: found.get(row.name) or _summary(samples[row.name])
-        for row in rows
-        if row.name in found or row.name in samples
-    }
 
 
 def _start(arguments: Sequence[str], folder: Path, limit: float) -> dict[str, Any]:
@@ -105,6 +108,7 @@ def _summary(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for package in sorted({name for sample in samples for name in sample["packages"]}):
         parts[package] = [sample["packages"].get(package, 0.0) for sample in samples]
     return {
+        "runs": len(samples),
         "min": {part: min(values) for part, values in parts.items()},
         "median": {part: median(values) for part, values in parts.items()},
     }

@@ -121,31 +121,42 @@ def _notes(record: Mapping[str, Any]) -> Iterator[str]:
     ]
     if absent:
         yield f"Left out: {'; '.join(absent)}."
+    results = [
+        (place, _label(record, name), result)
+        for place, found in _places(record)
+        for name, result in found.items()
+    ]
     # The same reason at several places is one note.
-    doubts: dict[str, list[str]] = {}
-    places: dict[tuple[str, str], list[str]] = {}
-    fewer = []
-    for place, results in _places(record):
-        for name, result in results.items():
-            label = _label(record, name)
-            if "failed" in result:
-                places.setdefault((f"{label} FAILED", result["failed"]), []).append(place)
-            elif "left_out" in result:
-                places.setdefault((f"{label} is left out", result["left_out"]), []).append(place)
-            elif result.get("suspicion"):
-                doubts.setdefault(place, []).append(f"{label}: {result['suspicion']}")
-            elif result.get("why_not"):
-                places.setdefault((f"Growth of {label}", result["why_not"]), []).append(place)
-            if "rounds" in result and _is_short(record, result):
-                fewer.append(f"{label}, {place}: {len(result['rounds'])} of {record['settings']['rounds']}")
-    for (what, why), where in places.items():
-        yield f"{what} ({'; '.join(where)}): {why}"
-    for place, found in doubts.items():
-        yield f"{_SUSPICIOUS} Suspicious, {place}: {'; '.join(found)}."
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for key, what in (("failed", "{} FAILED"), ("left_out", "{} is left out"), ("why_not", "Growth of {}")):
+        for place, label, result in results:
+            if key in result:
+                reasons.setdefault((what.format(label), result[key]), []).append(place)
+    for (what, why), places in reasons.items():
+        yield f"{what} ({'; '.join(places)}): {why}"
+    yield from _doubts(results)
+    fewer = [
+        f"{label}, {place}: {len(result['rounds'])} of {record['settings']['rounds']}"
+        for place, label, result in results
+        if "rounds" in result and _is_short(record, result)
+    ]
     if fewer:
         yield f"{_FEWER} Fewer rounds: {'; '.join(fewer)}."
     if any(tuple(cell["size_hw"]) in PAPER for cell in record["cells"]):
         yield PAPER_NOTE
+
+
+def _doubts(results: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Iterator[str]:
+    """Suspicious times, those of a place in one line."""
+    doubts: dict[tuple[str, bool], list[str]] = {}
+    for place, label, result in results:
+        if result.get("suspicion"):
+            too_few = result["suspicion"].startswith("only")
+            short = f"{result['processors']:.2f}" if too_few else result["suspicion"]
+            doubts.setdefault((place, too_few), []).append(f"{label} {short}")
+    for (place, too_few), found in doubts.items():
+        reason = "too few processors were busy, " if too_few else ""
+        yield f"{_SUSPICIOUS} Suspicious, {place}: {reason}{'; '.join(found)}."
 
 
 def _notes_on_machine(record: Mapping[str, Any]) -> Iterator[str]:
@@ -212,7 +223,7 @@ def machine_lines(record: Mapping[str, Any]) -> list[str]:
     picture = settings["picture"]
     shown = "a crowd composed of one portrait at known places" if picture == "composed" else picture
     faces = ", ".join(
-        f"{entry['faces']} faces in {_named(entry['size_hw'])}"
+        f"{entry['faces']} {'face' if entry['faces'] == 1 else 'faces'} in {_named(entry['size_hw'])}"
         for entry in record["pictures"]
         if entry["faces"] is not None
     )

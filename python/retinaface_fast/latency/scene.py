@@ -79,7 +79,11 @@ def compose(size_hw: tuple[int, int]) -> Scene:
             if mirrored:
                 x1, x2 = 1 - x2, 1 - x1
             places.append([left + side * x1, top + side * y1, left + side * x2, top + side * y2])
-    return Scene(picture, np.array(places, np.float32), f"crowd of {len(places)} faces")
+    return Scene(
+        picture,
+        np.array(places, np.float32),
+        "crowd of 1 face" if len(places) == 1 else f"crowd of {len(places)} faces",
+    )
 
 
 def _rows(size_hw: tuple[int, int]) -> list[tuple[int, int, list[int]]]:
