@@ -37,29 +37,37 @@ def benchmark(
     sizes: Annotated[
         str | None,
         typer.Option(
-            metavar="WxH,...", help="Sizes; 640x480,1920x1080,4096x2160.", rich_help_panel=_MEASURED
+            metavar="WxH,...",
+            help="Sizes; without it, 640x480,1920x1080,4096x2160.",
+            rich_help_panel=_MEASURED,
         ),
     ] = None,
     threads: Annotated[
         str | None,
-        typer.Option(metavar="N,...", help="Numbers of threads, or all; 1,all.", rich_help_panel=_MEASURED),
+        typer.Option(
+            metavar="N,...", help="Numbers of threads, or all; without it, 1,all.", rich_help_panel=_MEASURED
+        ),
     ] = None,
     rows: Annotated[
         str | None,
         typer.Option(
-            "--rows", "--only", metavar="NAME,...", help=f"Only these: {ROW_HELP}.", rich_help_panel=_MEASURED
+            "--rows",
+            "--only",
+            metavar="NAME,...",
+            help=f"Of {ROW_HELP}; without it, all that are installed.",
+            rich_help_panel=_MEASURED,
         ),
     ] = None,
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, max=10_000, help="Turns of everyone; 15.", rich_help_panel=_MEASURED),
+        typer.Option(min=1, max=10_000, help="Turns of everyone; without it, 15.", rich_help_panel=_MEASURED),
     ] = None,
     budget: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="Time for all turns of a row at one size on one number of threads; 60. Who is slow has "
-            "fewer rounds, and none where one call would take longer.",
+            help="Time for all turns of a row at one size on one number of threads; without it, 60. Who is "
+            "slow has fewer rounds, and none where one call would take longer.",
             rich_help_panel=_MEASURED,
         ),
     ] = None,
@@ -73,7 +81,9 @@ def benchmark(
     ] = None,
     parts: Annotated[
         str | None,
-        typer.Option(metavar="PART,...", help="Of times, memory and cold; all.", rich_help_panel=_MEASURED),
+        typer.Option(
+            metavar="PART,...", help="Of times, memory and cold; without it, all.", rich_help_panel=_MEASURED
+        ),
     ] = None,
     json_to: Annotated[
         str | None,

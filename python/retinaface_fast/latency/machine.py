@@ -69,12 +69,22 @@ def available_threads() -> int:
 
 
 def free_memory() -> int | None:
-    """Bytes that can be had without swapping; None where the system does not tell."""
+    """Bytes that can be had without swapping; None where the system does not tell.
+
+    On Linux, the limit of the control group counts: in a container there may be less than in the machine.
+    """
     try:
         import psutil
     except ImportError:
         return None
-    return int(psutil.virtual_memory().available)
+    available = int(psutil.virtual_memory().available)
+    try:
+        most, used = (
+            int((Path("/sys/fs/cgroup") / name).read_text()) for name in ("memory.max", "memory.current")
+        )
+    except (OSError, ValueError):  # no such group, or "max"
+        return available
+    return min(available, max(0, most - used))
 
 
 def _cpu_model() -> str:

@@ -119,8 +119,7 @@ def run_job(
                 hung = True
                 _end(process)
                 break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)  # waiting for the process would wake up more often
         if hung:
             outcome.failed = f"no answer within {allowed:,g} s"
         elif process.returncode or not outcome.events or outcome.events[-1]["event"] != "done":

@@ -1,0 +1,64 @@
+"""Cold starts, good and bad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from retinaface_fast.latency import ROWS, Row
+from retinaface_fast.latency.cold import cold_starts
+
+
+def started(*rows: Row, runs: int = 1, limit: float = 120.0) -> dict[str, dict[str, Any]]:
+    results: dict[str, dict[str, Any]] = {}
+    cold_starts(rows, runs, limit=limit, results=results)
+    return results
+
+
+def broken(**options: str) -> Row:
+    return Row("broken", "broken", "anywhere:own_engine", {"device": "cpu", **options})
+
+
+def test_parts_make_up_the_total() -> None:
+    results = started(broken(engine="none"), ROWS["native"], ROWS["native-default"], runs=2)
+    assert list(results) == ["broken", "native"]
+    assert "engine must be one of auto, native" in results["broken"]["failed"]
+    native = results["native"]
+    assert native["runs"] == 2
+    for kind in ("min", "median"):
+        parts = native[kind]
+        assert all(seconds >= 0 for seconds in parts.values())
+        assert parts["numpy"] <= parts["import"] <= parts["total"]
+    assert native["min"]["total"] <= native["median"]["total"]
+
+
+def test_who_hangs_is_given_up() -> None:
+    assert started(ROWS["native"], limit=0.01)["native"] == {"failed": "no answer within 0.01 s"}
+
+
+def test_a_file_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from retinaface_fast.compare import dlib_models
+    from retinaface_fast.errors import WeightsError
+
+    def missing(name: str) -> None:
+        raise WeightsError(f"no {name}")
+
+    monkeypatch.setattr(dlib_models, "find_dlib_model", missing)
+    assert started(ROWS["dlib-cnn"]) == {"dlib-cnn": {"failed": "no cnn"}}
+
+
+def test_who_has_no_way_of_its_own_is_left_out() -> None:
+    assert started(Row("other", "other", "anywhere:other")) == {}
+
+
+def test_an_interruption_keeps_what_is_known() -> None:
+    results: dict[str, dict[str, Any]] = {}
+
+    def stop(row: Row, turn: int) -> None:
+        if turn == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cold_starts([ROWS["native"]], 5, limit=120, results=results, on_run=stop)
+    assert results["native"]["runs"] == 1
