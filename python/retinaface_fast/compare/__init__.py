@@ -13,15 +13,44 @@ if TYPE_CHECKING:
     from .dlib_models import DLIB_MODELS as DLIB_MODELS
     from .dlib_models import DlibModel as DlibModel
     from .dlib_models import find_dlib_model as find_dlib_model
+    from .embedding import SAME_PERSON_DISTANCE as SAME_PERSON_DISTANCE
+    from .embedding import FaceEmbedder as FaceEmbedder
+    from .embedding import can_be_embedded as can_be_embedded
+    from .embedding import embedding_crops as embedding_crops
+    from .embedding import embedding_distance as embedding_distance
+    from .embedding import embedding_distances as embedding_distances
+    from .grouping import GROUPING_DISTANCE as GROUPING_DISTANCE
+    from .grouping import group_faces as group_faces
 
 _HOMES = {
     "DLIB_MODELS": "dlib_models",
     "DlibDetector": "dlib_detector",
     "DlibModel": "dlib_models",
+    "FaceEmbedder": "embedding",
+    "GROUPING_DISTANCE": "grouping",
+    "SAME_PERSON_DISTANCE": "embedding",
+    "can_be_embedded": "embedding",
+    "embedding_crops": "embedding",
+    "embedding_distance": "embedding",
+    "embedding_distances": "embedding",
     "find_dlib_model": "dlib_models",
+    "group_faces": "grouping",
 }
 
-__all__ = ["DLIB_MODELS", "DlibDetector", "DlibModel", "find_dlib_model"]
+__all__ = [
+    "DLIB_MODELS",
+    "GROUPING_DISTANCE",
+    "SAME_PERSON_DISTANCE",
+    "DlibDetector",
+    "DlibModel",
+    "FaceEmbedder",
+    "can_be_embedded",
+    "embedding_crops",
+    "embedding_distance",
+    "embedding_distances",
+    "find_dlib_model",
+    "group_faces",
+]
 
 
 def __getattr__(name: str) -> Any:
