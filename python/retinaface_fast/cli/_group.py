@@ -204,8 +204,7 @@ class GroupRun:
             except failures() as error:
                 self._fail(str(picture.source.path), str(error) or type(error).__name__)
         for index, sheet in enumerate(person_sheets(sorted(of_person.items())), start=1):
-            with naming(plan.out, ResultsError):
-                write_picture(plan.out / f"persons-{index}.jpg", sheet)
+            write_picture(plan.out / f"persons-{index}.jpg", sheet)
         text = self._json(sizes, digits)
         with naming(plan.out, ResultsError):
             write_whole(plan.out / "groups.json", text)

@@ -13,6 +13,7 @@ from ._recognition import (
     DETECTOR_HELP,
     LANDMARKS_HELP,
     MIN_FACE,
+    SCORE_HELP,
     UPSAMPLE_HELP,
     DetectorKind,
     LandmarkModel,
@@ -27,7 +28,7 @@ def group(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="PICTURES...", help='Pictures, folders, or quoted patterns such as "photos/**/*.jpg".'
+            metavar="PICTURES", help='Pictures, folders, or quoted patterns such as "photos/**/*.jpg".'
         ),
     ],
     *,
@@ -83,6 +84,7 @@ def group(
     landmarks: Annotated[
         LandmarkModel, typer.Option(help=LANDMARKS_HELP, rich_help_panel=_DETECTOR)
     ] = LandmarkModel.all_68,
+    score_threshold: Annotated[float | None, typer.Option(help=SCORE_HELP, rich_help_panel=_DETECTOR)] = None,
     upsample: Annotated[int, typer.Option(min=0, max=2, help=UPSAMPLE_HELP, rich_help_panel=_DETECTOR)] = 0,
     json_to: Annotated[
         str | None,
@@ -141,5 +143,11 @@ def group(
         json_to=json_to,
         quiet=quiet,
     )
-    finder = make_detector(detector, landmarks, upsample, max_pixels=max_pixels)
+    finder = make_detector(
+        detector,
+        landmarks=landmarks,
+        upsample=upsample,
+        score_threshold=score_threshold,
+        max_pixels=max_pixels,
+    )
     raise typer.Exit(GroupRun(plan, finder, FaceEmbedder())())

@@ -16,6 +16,7 @@ from ._recognition import (
     DETECTOR_HELP,
     LANDMARKS_HELP,
     MIN_FACE,
+    SCORE_HELP,
     UPSAMPLE_HELP,
     DetectorKind,
     LandmarkModel,
@@ -73,6 +74,7 @@ def verify(
     landmarks: Annotated[
         LandmarkModel, typer.Option(help=LANDMARKS_HELP, rich_help_panel=_DETECTOR)
     ] = LandmarkModel.all_68,
+    score_threshold: Annotated[float | None, typer.Option(help=SCORE_HELP, rich_help_panel=_DETECTOR)] = None,
     upsample: Annotated[int, typer.Option(min=0, max=2, help=UPSAMPLE_HELP, rich_help_panel=_DETECTOR)] = 0,
     max_pixels: Annotated[
         int | None,
@@ -98,7 +100,13 @@ def verify(
         raise typer.BadParameter(f"must be above 0, got {threshold}", param_hint="--threshold")
     from retinaface_fast.compare import FaceEmbedder, embedding_distance
 
-    finder = make_detector(detector, landmarks, upsample, max_pixels=max_pixels)
+    finder = make_detector(
+        detector,
+        landmarks=landmarks,
+        upsample=upsample,
+        score_threshold=score_threshold,
+        max_pixels=max_pixels,
+    )
     embedder = FaceEmbedder()
     subjects = [
         _subject(path, index, finder, embedder, max_pixels)
@@ -165,7 +173,7 @@ def _subject(
         pixels = read_image(path, max_pixels=max_pixels).to_color("bgr")
         faces = finder.detect(pixels)
         if not len(faces):
-            _console.error(f"{path}: no face found")
+            _console.error(f"{path}: no face with a score above {finder.score_threshold:g}")
             return None
         if index is not None and index >= len(faces):
             _console.error(f"{path}: there is no face {index}, the last is {len(faces) - 1}")
