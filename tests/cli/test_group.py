@@ -268,6 +268,17 @@ def test_an_output_that_cannot_be_written(collins: UInt8Array, capsys: pytest.Ca
     assert "cannot write" in capsys.readouterr().err
 
 
+def test_too_many_faces(
+    collins: UInt8Array, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("retinaface_fast.compare.grouping._MOST_FACES", 0)
+    write("a.png", collins)
+    assert main(["group", "a.png", "--out", "out"]) == 1
+    assert (
+        "error: the faces cannot be grouped: embeddings must be at most 0, got 1" in capsys.readouterr().err
+    )
+
+
 def test_without_dlib(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     picture("a.png")
     monkeypatch.setitem(sys.modules, "dlib", None)

@@ -164,6 +164,27 @@ def test_without_dlib(
     assert 'pip install "retinaface-fast[dlib]"' in capsys.readouterr().err
 
 
+def test_only_offered_where_dlib_is_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from retinaface_fast.cli._dlib import dlib_installed
+    from retinaface_fast.cli.app import app
+
+    assert dlib_installed()
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"\bverify\b", out)
+    assert re.search(r"\bgroup\b", out)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert not dlib_installed()
+    for command in app.registered_commands:
+        if command.name in ("verify", "group"):
+            monkeypatch.setattr(command, "hidden", True)
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert not re.search(r"\bverify\b|\bgroup\b", out)
+
+
 def test_names_are_no_markup(astronaut_bgr: UInt8Array, capsys: pytest.CaptureFixture[str]) -> None:
     name = write("[red]ü $x$.png", astronaut_bgr)
     assert main(["verify", name, name]) == 0

@@ -16,6 +16,7 @@ from retinaface_fast._files import write_whole
 from retinaface_fast._imports import import_cv2
 from retinaface_fast.compare import can_be_embedded, embedding_crops, group_faces
 from retinaface_fast.draw import draw_faces
+from retinaface_fast.errors import RetinaFaceError
 from retinaface_fast.image import read_image
 
 from . import _console
@@ -173,11 +174,14 @@ class GroupRun:
         if not self._pictures:
             return []
         origins = np.repeat(np.arange(len(self._pictures)), [len(p.faces) for p in self._pictures])
-        labels = group_faces(
-            np.concatenate(self._embeddings),
-            threshold=self.plan.threshold,
-            pictures=None if self.plan.collages else origins,
-        )
+        try:
+            labels = group_faces(
+                np.concatenate(self._embeddings),
+                threshold=self.plan.threshold,
+                pictures=None if self.plan.collages else origins,
+            )
+        except (ValueError, MemoryError) as error:  # there are too many
+            raise RetinaFaceError(f"the faces cannot be grouped: {error}") from None
         for index, picture in enumerate(self._pictures):
             picture.persons = (labels[origins == index] + 1).tolist()
         return np.bincount(labels).tolist() if len(labels) else []

@@ -106,7 +106,7 @@ def group(
     hints and no proof.
 
     Goes on past broken files. Exit code 0: all went well; 1: something failed; 2: wrong usage; 130:
-    interrupted, and nothing is written.
+    interrupted.
     """
     if not 0 < threshold < math.inf:
         raise typer.BadParameter(f"must be above 0, got {threshold}", param_hint="--threshold")
