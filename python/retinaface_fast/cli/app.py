@@ -13,11 +13,14 @@ import retinaface_fast
 from retinaface_fast.errors import RetinaFaceError
 
 from . import _console
+from ._dlib import dlib_installed
 from ._outputs import ResultsError
 from .benchmark import benchmark
 from .detect import detect
 from .eval import app as eval_app
+from .group import group
 from .info import info
+from .verify import verify
 from .weights import app as weights_app
 
 app = typer.Typer(
@@ -30,6 +33,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("detect")(detect)
+app.command("verify", hidden=not dlib_installed())(verify)
+app.command("group", hidden=not dlib_installed())(group)
 app.command("benchmark")(benchmark)
 app.command("info")(info)
 app.add_typer(eval_app, name="eval")
