@@ -13,7 +13,9 @@ import retinaface_fast
 from retinaface_fast.errors import RetinaFaceError
 
 from . import _console
+from ._dlib import dlib_installed
 from ._outputs import ResultsError
+from .compare import compare
 from .detect import detect
 from .eval import app as eval_app
 from .info import info
@@ -29,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("detect")(detect)
+app.command("compare", hidden=not dlib_installed())(compare)
 app.command("info")(info)
 app.add_typer(eval_app, name="eval")
 app.add_typer(weights_app, name="weights")
