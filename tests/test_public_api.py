@@ -29,6 +29,7 @@ PUBLIC = {
     ],
     "retinaface_fast.align": ["align_faces", "arcface_template", "estimate_similarity"],
     "retinaface_fast.anchor_config": ["AnchorConfig", "P2_P6", "P3_P5"],
+    "retinaface_fast.compare": ["DLIB_MODELS", "DlibDetector", "DlibModel", "find_dlib_model"],
     "retinaface_fast.data": [
         "ATTRIBUTES",
         "Annotation",

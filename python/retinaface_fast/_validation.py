@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .errors import EngineError, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Most threads that may be asked for: more processors than any one machine has; what is above is a slip and
 #: would only cost memory.
@@ -54,3 +62,26 @@ def check_str(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, got {type(value).__name__} {value!r}")
     return value
+
+
+def check_pictures(value: object) -> None:
+    """Say that the argument `images` must be an iterable of pictures, unless `value` may be one."""
+    if isinstance(value, str | bytes | bytearray | memoryview | os.PathLike) or not hasattr(
+        value, "__iter__"
+    ):
+        raise TypeError(f"images must be an iterable of pictures, got {type(value).__name__}")
+    if isinstance(value, np.ndarray) and value.ndim < 4:
+        raise TypeError(
+            f"images must be an iterable of pictures, got one array of shape {value.shape}; put it in a list"
+        )
+
+
+@contextlib.contextmanager
+def naming(label: str) -> Iterator[None]:
+    """Put a label in front of the message of an error, which keeps its class."""
+    kinds = (ImageError, EngineError, TypeError, ValueError)
+    try:
+        yield
+    except kinds as error:
+        kind = next(kind for kind in kinds if isinstance(error, kind))
+        raise kind(f"{label}: {error}") from error

@@ -9,22 +9,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-import numpy as np
-
 from ._cache import LeastRecentCache
 from ._search import Search, Stopwatch
 from ._settings import SETTINGS, Settings
-from ._validation import check_color, check_str
+from ._validation import check_color, check_pictures, check_str, naming
 from .detections import Detections
 from .engines import ENGINES, Engine, create_engine
 from .engines.threads import THREADS_VARIABLE, check_threads
-from .errors import EngineError, ImageError
 from .image import read_image
 from .network.config import CONFIGS
 from .weights import REGISTRY, ModelWeights, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from ._typing import ColorOrder
     from .image import ImageSource
@@ -398,18 +395,10 @@ class FaceDetector:
             max_side=max_side,
             max_pixels=max_pixels,
         )
-        if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike) or not hasattr(
-            images, "__iter__"
-        ):
-            raise TypeError(f"images must be an iterable of pictures, got {type(images).__name__}")
-        if isinstance(images, np.ndarray) and images.ndim < 4:
-            raise TypeError(
-                f"images must be an iterable of pictures, got one array of shape {images.shape}; "
-                "put it in a list"
-            )
+        check_pictures(images)
         results = []
         for index, image in enumerate(images):
-            with _naming(f"images[{index}]"):
+            with naming(f"images[{index}]"):
                 results.append(self._detect(image, color, settings))
         return results
 
@@ -437,17 +426,6 @@ class FaceDetector:
             engine=self._engine.name,
             device=self._engine.device,
         )
-
-
-@contextlib.contextmanager
-def _naming(label: str) -> Iterator[None]:
-    """Put a label in front of the message of an error, which keeps its class."""
-    kinds = (ImageError, EngineError, TypeError, ValueError)
-    try:
-        yield
-    except kinds as error:
-        kind = next(kind for kind in kinds if isinstance(error, kind))
-        raise kind(f"{label}: {error}") from error
 
 
 def _rebuild(options: dict[str, Any]) -> FaceDetector:

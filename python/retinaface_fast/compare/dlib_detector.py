@@ -1,0 +1,356 @@
+"""dlib's face detectors behind the interface of `FaceDetector`."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from retinaface_fast._validation import (
+    check_color,
+    check_optional_positive_int,
+    check_pictures,
+    check_positive_int,
+    check_str,
+    naming,
+)
+from retinaface_fast.detections import Detections
+from retinaface_fast.errors import ImageError
+from retinaface_fast.image import read_image
+
+from ._dlib_parts import CnnDetector, HogDetector, Predictor, memory_needed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from retinaface_fast._typing import ColorOrder, FloatArray, UInt8Array
+    from retinaface_fast.image import ImageSource
+
+__all__ = ["DEFAULT_MAX_MEMORY", "DlibDetector"]
+
+#: Pictures for which dlib would need more bytes than this are refused unless `max_memory` says otherwise.
+DEFAULT_MAX_MEMORY = 2**32
+
+_KINDS = ("hog", "cnn")
+_LANDMARKS = ("68", "5", "none")
+_MOST_UPSAMPLE = 2
+
+# Points of the two predictors, from 0. Of each of our landmarks, the mean of these.
+_FROM_68 = ((36, 37, 38, 39, 40, 41), (42, 43, 44, 45, 46, 47), (30,), (48,), (54,))
+#: dlib's five are the outer and inner corner of the eye on the right of the image, those of the eye on its
+#: left, and the base of the nose.
+_FROM_5: tuple[tuple[int, ...], ...] = ((2, 3), (0, 1), (), (), ())
+
+
+@final
+class DlibDetector:
+    """Finds faces with dlib, and gives them as `FaceDetector` does."""
+
+    __slots__ = ("__weakref__", "_detector", "_options", "_predictor")
+
+    _options: dict[str, Any]
+    _detector: HogDetector | CnnDetector
+    _predictor: Predictor | None
+
+    def __init__(
+        self,
+        kind: str = "hog",
+        *,
+        upsample: int = 0,
+        score_threshold: float = 0.0,
+        landmarks: str = "68",
+        detector_path: str | os.PathLike[str] | None = None,
+        landmarks_path: str | os.PathLike[str] | None = None,
+        max_pixels: int | None = None,
+        max_memory: int = DEFAULT_MAX_MEMORY,
+    ) -> None:
+        options = _checked(
+            kind=kind,
+            upsample=upsample,
+            score_threshold=score_threshold,
+            landmarks=landmarks,
+            detector_path=detector_path,
+            landmarks_path=landmarks_path,
+            max_pixels=max_pixels,
+            max_memory=max_memory,
+        )
+        self._fill(options, _load_detector(options), _load_predictor(options))
+
+    def _fill(
+        self, options: dict[str, Any], detector: HogDetector | CnnDetector, predictor: Predictor | None
+    ) -> None:
+        object.__setattr__(self, "_options", options)
+        object.__setattr__(self, "_detector", detector)
+        object.__setattr__(self, "_predictor", predictor)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a DlibDetector cannot be changed; build another one with replace({name}=…)")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a DlibDetector cannot be changed")
+
+    # Settings
+
+    @property
+    def kind(self) -> str:
+        """Which of dlib's detectors: `"hog"` or `"cnn"`."""
+        return str(self._options["kind"])
+
+    @property
+    def upsample(self) -> int:
+        """How many times pictures are doubled before they are searched."""
+        return int(self._options["upsample"])
+
+    @property
+    def score_threshold(self) -> float:
+        """A face has a score greater than this."""
+        return float(self._options["score_threshold"])
+
+    @property
+    def landmarks(self) -> str:
+        """Which predictor gives the landmarks: `"68"`, `"5"` or `"none"`."""
+        return str(self._options["landmarks"])
+
+    @property
+    def max_pixels(self) -> int | None:
+        """Larger files are refused; None for the default of `read_image`."""
+        limit: int | None = self._options["max_pixels"]
+        return limit
+
+    @property
+    def max_memory(self) -> int:
+        """Pictures for which dlib would need more bytes than this are refused."""
+        return int(self._options["max_memory"])
+
+    @property
+    def model(self) -> str:
+        """`"dlib-hog"` or `"dlib-cnn"`."""
+        return f"dlib-{self.kind}"
+
+    @property
+    def engine(self) -> str:
+        """Always `"dlib"`."""
+        return "dlib"
+
+    @property
+    def device(self) -> str:
+        """Always `"cpu"`."""
+        return "cpu"
+
+    def replace(self, **changes: Any) -> DlibDetector:
+        """Return a detector with other options that shares what is loaded, as far as it is the same.
+
+        Args:
+            **changes: Any argument of `DlibDetector`.
+
+        Raises:
+            TypeError: Another name, or a value of the wrong type.
+            ValueError: A value is out of range.
+            WeightsError: Another model was asked for and cannot be loaded.
+        """
+        unknown = changes.keys() - self._options.keys()
+        if unknown:
+            raise TypeError(f"replace takes {', '.join(self._options)}, got {', '.join(sorted(unknown))}")
+        options = _checked(**{**self._options, **changes})
+        detector, predictor = self._detector, self._predictor
+        if any(options[name] != self._options[name] for name in ("kind", "detector_path")):
+            detector = _load_detector(options)
+        if any(options[name] != self._options[name] for name in ("landmarks", "landmarks_path")):
+            predictor = _load_predictor(options)
+        other = object.__new__(DlibDetector)
+        other._fill(options, detector, predictor)
+        return other
+
+    def __repr__(self) -> str:
+        shown = ("upsample", "score_threshold", "landmarks")
+        return (
+            f"DlibDetector({self.kind!r}, {', '.join(f'{name}={self._options[name]!r}' for name in shown)})"
+        )
+
+    def __copy__(self) -> DlibDetector:
+        return self  # it never changes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DlibDetector:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self._options,)
+
+    # Detection
+
+    def detect(self, image: ImageSource, *, color: ColorOrder = "bgr") -> Detections:
+        """Find the faces in a picture.
+
+        Args:
+            image: A path; the bytes of a picture file; a binary file object; a PIL image; or a uint8 array of
+                shape (H, W, 3), (H, W, 4), (H, W, 1) or (H, W). EXIF orientation is honoured.
+            color: Channel order of an array, `"bgr"` as OpenCV gives it or `"rgb"`.
+
+        Returns:
+            The faces, highest score first, in pixels of the upright picture; of equal scores the box whose
+            top, then left edge is smaller comes first. `timings` has decode, network (the detector),
+            postprocess (the landmarks) and total.
+
+        Raises:
+            ImageError: The picture cannot be read, or dlib would need more than `max_memory` for it.
+            TypeError: `image` has the wrong type.
+            ValueError: An array is empty or has the wrong shape, or `color` is unknown.
+            MissingDependencyError: OpenCV is needed to decode, and cannot be imported.
+        """
+        started = time.perf_counter()
+        loaded = read_image(image, color=color, max_pixels=self.max_pixels)
+        size_hw = loaded.geometry.original_size_hw
+        self._check_memory(size_hw)
+        pixels = np.ascontiguousarray(loaded.to_color("rgb"))
+        before_search = time.perf_counter()
+        found = self._detector(pixels, self.upsample, self.score_threshold)
+        after_search = time.perf_counter()
+        # dlib finds from the threshold on, and in double precision.
+        scores = found.scores.astype(np.float32)
+        order = np.lexsort((found.edges[:, 0], found.edges[:, 1], -scores))
+        order = order[scores[order] > self.score_threshold]
+        edges, scores = found.edges[order], scores[order]
+        landmarks = self._find_landmarks(pixels, edges)
+        finished = time.perf_counter()
+        return Detections(
+            boxes=(edges + np.array([0, 0, 1, 1])).astype(np.float32),
+            scores=scores,
+            landmarks=landmarks,
+            image_size=size_hw,
+            timings={
+                "decode": before_search - started,
+                "network": after_search - before_search,
+                "postprocess": finished - after_search,
+                "total": finished - started,
+            },
+            engine=self.engine,
+            device=self.device,
+        )
+
+    def detect_batch(self, images: Iterable[ImageSource], *, color: ColorOrder = "bgr") -> list[Detections]:
+        """Find the faces in many pictures of any sizes, one after the other.
+
+        Args:
+            images: Pictures, each anything that `detect` takes.
+            color: Channel order of arrays.
+
+        Returns:
+            One result for each picture, in order: those of `detect`.
+
+        Raises:
+            ImageError: As for `detect`; the message begins with the index, `images[3]: …`.
+            TypeError: As for `detect`; or `images` is a single picture.
+            ValueError: As for `detect`.
+        """
+        check_color(color)
+        check_pictures(images)
+        results = []
+        for index, image in enumerate(images):
+            with naming(f"images[{index}]"):
+                results.append(self.detect(image, color=color))
+        return results
+
+    def _check_memory(self, size_hw: tuple[int, int]) -> None:
+        needed = memory_needed(self.kind, size_hw, self.upsample)
+        if needed > self.max_memory:
+            height, width = size_hw
+            raise ImageError(
+                f"{self.model} needs some {needed / 2**30:.1f} GiB of memory for {width}x{height} pixels at "
+                f"upsample={self.upsample}, and max_memory allows {self.max_memory / 2**30:.1f} GiB: shrink "
+                "the picture, lower upsample, or raise max_memory"
+            )
+
+    def _find_landmarks(self, pixels: UInt8Array, edges: Any) -> FloatArray:
+        landmarks = np.full((len(edges), 5, 2), np.nan, np.float32)
+        if self._predictor is None:
+            return landmarks
+        sources = _FROM_68 if self.landmarks == "68" else _FROM_5
+        for face, box in zip(landmarks, edges, strict=True):
+            points = self._predictor(pixels, box)
+            for landmark, indices in zip(face, sources, strict=True):
+                if indices:
+                    landmark[:] = points[list(indices)].mean(axis=0)
+        return landmarks
+
+
+def _rebuild(options: dict[str, Any]) -> DlibDetector:
+    return DlibDetector(**options)
+
+
+def _checked(**options: Any) -> dict[str, Any]:
+    checked = {name: check(options[name], name) for name, check in _CHECKS.items()}
+    if checked["landmarks"] == "none" and checked["landmarks_path"] is not None:
+        path = checked["landmarks_path"]
+        raise ValueError(f"landmarks_path must be None where landmarks is 'none', got {str(path)!r}")
+    return checked
+
+
+def _load_detector(options: dict[str, Any]) -> HogDetector | CnnDetector:
+    kind = HogDetector if options["kind"] == "hog" else CnnDetector
+    return kind(options["detector_path"])
+
+
+def _load_predictor(options: dict[str, Any]) -> Predictor | None:
+    if options["landmarks"] == "none":
+        return None
+    return Predictor(int(options["landmarks"]), options["landmarks_path"])
+
+
+def _check_kind(value: object, name: str) -> str:
+    return _check_choice(value, name, _KINDS)
+
+
+def _check_landmarks(value: object, name: str) -> str:
+    return _check_choice(value, name, _LANDMARKS)
+
+
+def _check_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
+    text = check_str(value, name)
+    if text not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {text!r}")
+    return text
+
+
+def _check_upsample(value: object, name: str) -> int:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}")
+    if not 0 <= value <= _MOST_UPSAMPLE:
+        raise ValueError(f"{name} must be from 0 to {_MOST_UPSAMPLE}, got {value}")
+    return int(value)
+
+
+def _check_number(value: object, name: str) -> float:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {number}")
+    return number
+
+
+def _check_path(value: object, name: str) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path or None, got {type(value).__name__} {value!r}")
+    if not os.fspath(value):
+        raise ValueError(f"{name} must be the path of a file, got an empty one")
+    return Path(value)
+
+
+#: Every option, with what checks it.
+_CHECKS: dict[str, Callable[[object, str], Any]] = {
+    "kind": _check_kind,
+    "upsample": _check_upsample,
+    "score_threshold": _check_number,
+    "landmarks": _check_landmarks,
+    "detector_path": _check_path,
+    "landmarks_path": _check_path,
+    "max_pixels": check_optional_positive_int,
+    "max_memory": check_positive_int,
+}
