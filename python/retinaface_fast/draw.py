@@ -80,7 +80,7 @@ def draw_faces(
     count = len(box_array)
     score_array = None if scores is None else _shaped(scores, "scores", (), count)
     landmark_array = None if landmarks is None else _shaped(landmarks, "landmarks", (5, 2), count)
-    paints = np.tile(np.float64(_BOX), (count, 1))
+    paints = np.tile(np.array(_BOX, np.float64), (count, 1))
     if box_colors is not None:
         paints = _shaped(box_colors, "box_colors", (3,), count)
         if ((paints < 0) | (paints > 255)).any():

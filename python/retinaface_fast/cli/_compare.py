@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 #: How the pictures are searched that average precision is computed on.
 _PROTOCOL = PROTOCOLS["original"]
 #: HOG keeps what has a score above this for average precision: the lower, the better for it. On 284 pictures
-#: of WIDER FACE: 37.0 / 22.1 / 9.4 % above 0, 49.1 / 29.4 / 12.5 % above -1, 50.0 / 29.9 / 12.7 % above -2, where
-#: a picture has 113 boxes and takes 3 % longer than above -1. The CNN gives nothing below 0.
+#: of WIDER FACE: 37.0 / 22.1 / 9.4 % above 0, 49.1 / 29.4 / 12.5 % above -1, 50.0 / 29.9 / 12.7 % above -2,
+#: where a picture has 113 boxes and takes 3 % longer than above -1. The CNN gives nothing below 0.
 _HOG_SCORED_ABOVE = -2.0
 
 
