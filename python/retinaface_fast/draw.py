@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._imports import import_cv2
-from ._validation import check_color, check_optional_positive_int
+from ._validation import check_color, check_optional_positive_int, check_positive_int
 from .image import read_image
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def draw_faces(
     labels: Sequence[str] | bool | None = None,
     box_colors: npt.ArrayLike | None = None,
     line_width: int | None = None,
+    least_line_width: int = 1,
     color: ColorOrder = "bgr",
 ) -> UInt8Array:
     """Draw boxes, landmarks and scores on a copy of a picture.
@@ -56,6 +57,8 @@ def draw_faces(
         box_colors: (N, 3) red, green and blue of each box and its label, from 0 to 255 whatever the order of
             `color`; None draws all in the same green.
         line_width: In pixels; None chooses one from the size of the picture. Small faces get thinner lines.
+        least_line_width: In pixels, of the boxes of small faces: on a picture that is shown much smaller, the
+            usual line of one pixel can hardly be seen.
         color: Channel order of an array, and of the result.
 
     Returns:
@@ -76,6 +79,7 @@ def draw_faces(
     """
     check_color(color)
     line_width = check_optional_positive_int(line_width, "line_width")
+    least_line_width = check_positive_int(least_line_width, "least_line_width")
     box_array = _shaped(boxes, "boxes", (4,))
     count = len(box_array)
     score_array = None if scores is None else _shaped(scores, "scores", (), count)
@@ -90,7 +94,7 @@ def draw_faces(
     canvas = np.array(read_image(image, color=color).to_color(color), order="C")
     if not count:
         return canvas
-    pen = _Pen(canvas, color, line_width)
+    pen = _Pen(canvas, color, line_width, least_line_width)
     order = np.arange(count) if score_array is None else np.argsort(score_array, kind="stable")
     for index in order:
         pen.box(box_array[index], paints[index])
@@ -109,11 +113,12 @@ def draw_faces(
 class _Pen:
     """What is drawn with on one canvas: line widths that fit its size, colours in its channel order."""
 
-    def __init__(self, canvas: UInt8Array, color: ColorOrder, line_width: int | None) -> None:
+    def __init__(self, canvas: UInt8Array, color: ColorOrder, line_width: int | None, least: int) -> None:
         self.cv2 = import_cv2("drawing")
         self.canvas = canvas
         self.reverse = color == "bgr"
-        self.line_width = line_width or max(1, round(max(canvas.shape[:2]) / 400))
+        self.line_width = max(least, line_width or round(max(canvas.shape[:2]) / 400))
+        self.least_line_width = least
         self.font_scale = max(0.4, max(canvas.shape[:2]) / 2000)
 
     def box(self, box: npt.NDArray[np.float64], paint: npt.NDArray[np.float64]) -> None:
@@ -181,7 +186,7 @@ class _Pen:
 
     def _line_width(self, box: npt.NDArray[np.float64]) -> int:
         side = float(min(box[2] - box[0], box[3] - box[1]))
-        return int(np.clip(side / 25, 1, self.line_width))
+        return int(np.clip(side / 25, self.least_line_width, self.line_width))
 
     def _fixed(self, point: npt.NDArray[np.float64]) -> tuple[int, int]:
         # The centre of the first pixel is 0 for OpenCV and 0.5 here. Far points are brought near: OpenCV

@@ -9,19 +9,54 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .comparison import ComparedPicture as ComparedPicture
+    from .comparison import Contestant as Contestant
+    from .comparison import Detector as Detector
+    from .comparison import Search as Search
+    from .comparison import compare_picture as compare_picture
+    from .comparison import warm_up as warm_up
     from .dlib_detector import DlibDetector as DlibDetector
     from .dlib_models import DLIB_MODELS as DLIB_MODELS
     from .dlib_models import DlibModel as DlibModel
     from .dlib_models import find_dlib_model as find_dlib_model
+    from .pairing import FacePairs as FacePairs
+    from .pairing import pair_faces as pair_faces
+    from .report import render_report as render_report
+    from .summary import summarize_comparison as summarize_comparison
 
 _HOMES = {
     "DLIB_MODELS": "dlib_models",
+    "ComparedPicture": "comparison",
+    "Contestant": "comparison",
+    "Detector": "comparison",
     "DlibDetector": "dlib_detector",
     "DlibModel": "dlib_models",
+    "FacePairs": "pairing",
+    "Search": "comparison",
+    "compare_picture": "comparison",
     "find_dlib_model": "dlib_models",
+    "pair_faces": "pairing",
+    "render_report": "report",
+    "summarize_comparison": "summary",
+    "warm_up": "comparison",
 }
 
-__all__ = ["DLIB_MODELS", "DlibDetector", "DlibModel", "find_dlib_model"]
+__all__ = [
+    "DLIB_MODELS",
+    "ComparedPicture",
+    "Contestant",
+    "Detector",
+    "DlibDetector",
+    "DlibModel",
+    "FacePairs",
+    "Search",
+    "compare_picture",
+    "find_dlib_model",
+    "pair_faces",
+    "render_report",
+    "summarize_comparison",
+    "warm_up",
+]
 
 
 def __getattr__(name: str) -> Any:

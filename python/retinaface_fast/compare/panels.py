@@ -29,7 +29,7 @@ _PAPER, _INK, _FAINT = (22, 24, 29), (242, 243, 245), (170, 177, 189)
 #: Narrowest panel that has room for its caption.
 _LEAST_WIDTH = 360
 _GAP = 8
-#: Height of the bars with text beside panels of 1,400 pixels.
+#: Height of the bars with text of panels of 1,000 pixels.
 _BAR = 46
 
 
@@ -76,6 +76,8 @@ def draw_panels(
             landmarks=found.landmarks * zoom,
             labels=False,
             box_colors=colors,
+            # Colours say something here, and a page shows the panels at some 400 pixels.
+            least_line_width=max(1, round(max(pixels.shape[:2]) / 400)),
         )
     return panels
 
@@ -110,7 +112,7 @@ def side_by_side(
     panels = draw_panels(pixels, picture, max_side=max_side)
     height, width = next((panel.shape[:2] for panel in panels.values()), (_LEAST_WIDTH // 2, 0))
     cell = max(width, _LEAST_WIDTH)
-    scale = max(0.5, cell / 1400)
+    scale = max(0.5, cell / 1000)
     bar = round(_BAR * scale)
     sheet = np.empty(
         (height + 2 * bar, len(contestants) * (cell + _GAP) - _GAP, 3),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["curve_plot", "height_plot"]
 
 # A phone shows the plots at about the size of their units, so that letters keep theirs.
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 400, 46, 10, 12, 42
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 400, 46, 16, 12, 42
 _HEIGHT_OF_BARS, _HEIGHT_OF_CURVES = 240, 330
 #: A bin with one face among bins with hundreds still shows.
 _LEAST_BAR = 2.0
