@@ -13,6 +13,7 @@ from skimage.transform import SimilarityTransform, warp
 from retinaface_fast.align import align_faces, arcface_template, estimate_similarity
 
 ASTRONAUT_LANDMARKS = np.float32([[201, 102], [242, 99], [223, 130], [208, 150], [243, 147]])
+WITHOUT_MOUTH = np.vstack([ASTRONAUT_LANDMARKS[:3], np.full((2, 2), np.nan, np.float32)])
 
 
 def skimage_matrix(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -147,7 +148,15 @@ def test_each_face_is_independent(astronaut_bgr: np.ndarray) -> None:
         (np.zeros((5, 2)), r"landmarks must have shape \(N, 5, 2\)"),
         (np.zeros((1, 10)), "landmarks must have shape"),
         (np.zeros((1, 5, 2)), "coincide"),
-        (np.full((1, 5, 2), np.nan), "finite"),
+        (np.full((1, 5, 2), np.inf), "finite"),
+        (
+            np.full((1, 5, 2), np.nan),
+            "face 0 lacks landmarks.*no left_eye, right_eye, nose, left_mouth, right",
+        ),
+        (
+            np.stack([ASTRONAUT_LANDMARKS, WITHOUT_MOUTH]),
+            "face 1 lacks landmarks.*no left_mouth, right_mouth",
+        ),
     ],
 )
 def test_wrong_landmarks(landmarks: np.ndarray, message: str) -> None:

@@ -199,9 +199,62 @@ def test_dict_holds_plain_numbers_and_comes_back() -> None:
 
 
 def test_json_refuses_what_json_cannot_say() -> None:
-    result = Detections(np.zeros((1, 4)), [0.5], np.full((1, 5, 2), np.nan), image_size=(4, 4))
-    with pytest.raises(ValueError, match="JSON"):
-        result.to_json()
+    for points, score in ((np.inf, 0.5), (0, np.nan)):
+        result = Detections(np.zeros((1, 4)), [score], np.full((1, 5, 2), points), image_size=(4, 4))
+        with pytest.raises(ValueError, match="JSON"):
+            result.to_json()
+
+
+#: What dlib's predictor of five points gives: eyes alone; of the second face, the last only by half.
+PARTLY = np.float32(
+    [
+        [[40, 55], [70, 55], [np.nan, np.nan], [np.nan, np.nan], [np.nan, np.nan]],
+        [[41, 50], [65, 51], [55, 70], [43, 90], [67, np.nan]],
+    ]
+)
+
+
+def partly_known(landmarks: np.ndarray = PARTLY) -> Detections:
+    boxes = [[20, 30, 90, 110], [25, 35, 80, 99]]
+    return Detections(boxes, [1.5, -0.2], landmarks, image_size=(120, 160))
+
+
+def test_unknown_landmarks_are_null_and_come_back() -> None:
+    result = partly_known()
+    first, second = (face["landmarks"] for face in json.loads(result.to_json())["faces"])
+    assert first == dict(zip(LANDMARK_NAMES, [[40, 55], [70, 55], None, None, None], strict=True))
+    assert second["right_mouth"] is None
+    assert second["left_mouth"] == [43, 90]
+    restored = Detections.from_dict(json.loads(result.to_json()))
+    expected = PARTLY.copy()
+    expected[1, 4] = np.nan
+    np.testing.assert_array_equal(restored.landmarks, expected)
+    assert restored == partly_known(expected)
+    assert Detections.from_dict(result[:1].to_dict()) == result[:1]
+
+
+def test_results_with_the_same_unknown_landmarks_are_equal() -> None:
+    result, known = partly_known(), np.nan_to_num(PARTLY, nan=3)
+    for other in (partly_known(), pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+        assert other == result
+        assert other[0] == result[0]
+    assert partly_known(known) != result
+    assert partly_known(known)[0] != result[0]
+    np.testing.assert_array_equal(result.clip().landmarks, PARTLY)
+
+
+def test_pictures_of_faces_with_unknown_landmarks() -> None:
+    image = np.full((120, 160, 3), 128, np.uint8)
+    result = partly_known()
+    drawn = result[:1].draw(image, labels=False)
+    assert (drawn[50:60, 35:45] != 128).any(), "the left eye is drawn"
+    assert (drawn[62:105, 26:85] == 128).all(), "and nothing where nose and mouth might be"
+    assert (drawn[35:50, 26:85] == 128).all()
+    assert [crop.shape for crop in result.crop(image)] == [(80, 70, 3), (64, 55, 3)]
+    with pytest.raises(ValueError, match=r"face 0 lacks landmarks.*no nose, left_mouth, right_mouth"):
+        result.align(image)
+    with pytest.raises(ValueError, match=r"face 0 lacks landmarks.*no right_mouth"):
+        result[1:].align(image)
 
 
 @pytest.mark.parametrize(
@@ -286,6 +339,7 @@ def test_to_supervision() -> None:
     kept = converted[converted.confidence > result.scores[2]]
     np.testing.assert_array_equal(kept.data["landmarks"], result.landmarks[:2])
     assert len(EMPTY.to_supervision()) == 0
+    np.testing.assert_array_equal(partly_known().to_supervision().data["landmarks"], PARTLY)
 
 
 def test_to_supervision_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,7 @@ def test_one_pixel_picture() -> None:
         ({"scores": [0.5, 0.5]}, "scores must be one for each of the 1 boxes, got 2"),
         ({"landmarks": np.zeros((1, 10))}, r"landmarks must have shape \(N, 5, 2\)"),
         ({"landmarks": np.zeros((2, 5, 2))}, "landmarks must be one for each"),
+        ({"landmarks": np.full((1, 5, 2), np.inf)}, "landmarks must be finite or NaN"),
         ({"labels": ["a", "b"]}, "labels must be one for each"),
         ({"line_width": 0}, "line_width must be at least 1"),
         ({"color": "gray"}, "color must be"),
@@ -149,6 +150,18 @@ def test_detections_draw_is_the_same(canvas: np.ndarray) -> None:
     np.testing.assert_array_equal(result.draw(canvas), expected)
     np.testing.assert_array_equal(result.draw(canvas, color="rgb"), expected[:, :, ::-1])
     assert (result.draw(canvas, labels=False) != expected).any()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_unknown_landmarks_are_not_drawn(half: bool, canvas: np.ndarray) -> None:
+    plain, full = draw_faces(canvas, BOX), draw_faces(canvas, BOX, landmarks=LANDMARKS)
+    for index, (x, y) in enumerate(LANDMARKS[0].astype(int)):
+        points = LANDMARKS.copy()
+        points[0, index, slice(1, 2) if half else slice(None)] = np.nan
+        expected = full.copy()
+        around = slice(y - 6, y + 7), slice(x - 6, x + 7)
+        expected[around] = plain[around]
+        np.testing.assert_array_equal(draw_faces(canvas, BOX, landmarks=points), expected)
 
 
 def test_landmarks_do_not_hide_the_smallest_faces() -> None:

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "python" / "retinaface_fast"
 #: Drawing and alignment work on arrays and stand below the result, whose methods call them.
 ROOMS = [
     ("errors", "_typing", "_core"),
-    ("_imports", "_files", "_validation", "_cache", "anchor_config", "geometry"),
+    ("_imports", "_files", "_landmarks", "_validation", "_cache", "anchor_config", "geometry"),
     ("ops",),
     ("network",),
     ("weights",),

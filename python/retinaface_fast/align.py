@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._imports import import_cv2
+from ._landmarks import LANDMARK_NAMES, unknown_landmarks
 from ._validation import check_color, check_positive_int
 from .image import read_image
 
@@ -127,7 +128,8 @@ def align_faces(
     Raises:
         ImageError: The picture cannot be read.
         TypeError: An argument has the wrong type.
-        ValueError: A wrong shape or size, or a face whose landmarks are not finite or all coincide.
+        ValueError: A wrong shape or size, or a face that lacks a landmark (NaN), or whose landmarks are
+            infinite or all coincide.
         MissingDependencyError: OpenCV is needed and cannot be imported.
 
     Examples:
@@ -140,6 +142,10 @@ def align_faces(
     points = np.asarray(landmarks, np.float64)
     if points.ndim != 3 or points.shape[1:] != (5, 2):
         raise ValueError(f"landmarks must have shape (N, 5, 2), got {points.shape}")
+    for index, unknown in enumerate(unknown_landmarks(points)):
+        if unknown.any():
+            missing = ", ".join(np.array(LANDMARK_NAMES)[unknown])
+            raise ValueError(f"face {index} lacks landmarks, and aligning takes all five: no {missing}")
     pixels = read_image(image, color=color).to_color(color)
     crops = np.empty((len(points), size, size, 3), np.uint8)
     if not len(points):

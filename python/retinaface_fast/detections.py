@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from ._landmarks import LANDMARK_NAMES, unknown_landmarks
 from ._validation import check_color
 from .errors import MissingDependencyError
 from .image import read_image
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LANDMARK_NAMES", "Detections", "Face"]
 
-#: The five landmarks in their order, left and right as seen in the image.
-LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Face:
@@ -35,9 +33,10 @@ class Face:
 
     Attributes:
         box: (4,) float32 read-only: left, top, right and bottom edge in pixels of the picture.
-        score: Probability of being a face, from 0 to 1.
+        score: Probability of being a face, from 0 to 1; a detector that is not RetinaFace may have another
+            scale.
         landmarks: (5, 2) float32 read-only, x and y in pixels of the picture, in the order of
-            `LANDMARK_NAMES`.
+            `LANDMARK_NAMES`; NaN where the detector gives none.
     """
 
     box: FloatArray
@@ -65,11 +64,17 @@ class Face:
         return float(self.box[0] + self.box[2]) / 2, float(self.box[1] + self.box[3]) / 2
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain Python numbers: `box`, `score`, and `landmarks` by name."""
+        """Return plain Python numbers: `box`, `score`, and `landmarks` by name, None for an unknown one."""
+        points = [
+            None if is_unknown else point
+            for point, is_unknown in zip(
+                self.landmarks.tolist(), unknown_landmarks(self.landmarks), strict=True
+            )
+        ]
         return {
             "box": self.box.tolist(),
             "score": self.score,
-            "landmarks": dict(zip(LANDMARK_NAMES, self.landmarks.tolist(), strict=True)),
+            "landmarks": dict(zip(LANDMARK_NAMES, points, strict=True)),
         }
 
     def __eq__(self, other: object) -> bool:
@@ -78,7 +83,7 @@ class Face:
         return (
             self.score == other.score
             and np.array_equal(self.box, other.box)
-            and np.array_equal(self.landmarks, other.landmarks)
+            and np.array_equal(self.landmarks, other.landmarks, equal_nan=True)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -98,14 +103,17 @@ class Detections:
     `len`, iteration and an integer index treat it as a sequence of `Face`; a slice, a mask or an array of
     indices selects faces and gives `Detections` again, such as `result[result.scores > 0.9]`. Where there is
     no face, the arrays are empty and keep their shapes. Two results are equal if they hold the same faces of
-    a picture of the same size; how long it took, and on what, is not compared.
+    a picture of the same size, landmarks that are unknown included; how long it took, and on what, is not
+    compared.
 
     Attributes:
         boxes: (N, 4) float32 read-only, xyxy in pixels of the original picture. The frame is continuous, its
             origin the top left corner of the picture. Boxes of faces that are cut off by the edge of the
             picture may reach beyond it; `clip` cuts them.
-        scores: (N,) float32 read-only, probabilities from 0 to 1.
+        scores: (N,) float32 read-only, probabilities from 0 to 1; a detector that is not RetinaFace may have
+            another scale.
         landmarks: (N, 5, 2) float32 read-only, x and y in the same frame, in the order of `LANDMARK_NAMES`.
+            NaN where the detector gives none, which only those of `retinaface_fast.compare` do.
         image_size: Height and width of the original picture in pixels, after its EXIF orientation.
         timings: Seconds of each stage: decode, resize, network, postprocess, total. Read-only.
         engine: Name of the engine that ran the network.
@@ -191,7 +199,7 @@ class Detections:
             self.image_size == other.image_size
             and np.array_equal(self.boxes, other.boxes)
             and np.array_equal(self.scores, other.scores)
-            and np.array_equal(self.landmarks, other.landmarks)
+            and np.array_equal(self.landmarks, other.landmarks, equal_nan=True)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -209,7 +217,7 @@ class Detections:
     # Pictures
 
     def draw(self, image: ImageSource, *, color: ColorOrder = "bgr", **options: Any) -> UInt8Array:
-        """Draw the faces on a copy of the picture.
+        """Draw the faces on a copy of the picture, without landmarks that are unknown.
 
         Args:
             image: The picture that was searched, from any source.
@@ -244,7 +252,8 @@ class Detections:
 
         Raises:
             ImageError: The picture cannot be read.
-            ValueError: `size` is no such multiple, or the picture has another size than the one searched.
+            ValueError: `size` is no such multiple, a face lacks a landmark, or the picture has another size
+                than the one searched.
             MissingDependencyError: OpenCV is needed and cannot be imported.
         """
         from .align import align_faces
@@ -297,8 +306,8 @@ class Detections:
         """Return plain Python numbers, lists and strings, ready for JSON.
 
         Returns:
-            `image_size` as [height, width]; `faces`, a list with `box`, `score` and `landmarks` by name;
-            `timings` in seconds; `engine`; `device`.
+            `image_size` as [height, width]; `faces`, a list with `box`, `score` and `landmarks` by name, None
+            for an unknown one; `timings` in seconds; `engine`; `device`.
         """
         return {
             "image_size": list(self.image_size),
@@ -311,8 +320,10 @@ class Detections:
     def to_json(self, *, indent: int | None = None) -> str:
         """Return `to_dict()` as JSON; every float32 is written so that it reads back the same.
 
+        A landmark that is unknown is null.
+
         Raises:
-            ValueError: A landmark is not finite, which JSON cannot say.
+            ValueError: Another number is not finite, which JSON cannot say.
         """
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
@@ -333,7 +344,7 @@ class Detections:
                 boxes=_column([face["box"] for face in faces], "box", (len(faces), 4)),
                 scores=_column([face["score"] for face in faces], "score", (len(faces),)),
                 landmarks=_column(
-                    [[face["landmarks"][name] for name in LANDMARK_NAMES] for face in faces],
+                    [[_point(face["landmarks"][name]) for name in LANDMARK_NAMES] for face in faces],
                     "landmarks",
                     (len(faces), 5, 2),
                 ),
@@ -349,6 +360,8 @@ class Detections:
 
     def to_supervision(self) -> supervision.Detections:
         """Return the result as `supervision.Detections`, class 0, with `data["landmarks"]` of (N, 5, 2).
+
+        Landmarks that are unknown are NaN there, too.
 
         Raises:
             MissingDependencyError: The package supervision is not installed.
@@ -393,6 +406,11 @@ class Detections:
         if "total" in self.timings:
             text += f", {self.timings['total'] * 1000:.1f} ms"
         return text
+
+
+def _point(value: Any) -> Any:
+    """A landmark of `to_dict`."""
+    return (np.nan, np.nan) if value is None else value
 
 
 def _column(values: Any, name: str, shape: tuple[int | None, ...]) -> FloatArray:

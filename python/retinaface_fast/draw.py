@@ -51,7 +51,8 @@ def draw_faces(
         boxes: (N, 4) xyxy in pixels of the picture.
         scores: (N,) numbers written as labels; also the order of drawing, so that the best is on top.
         landmarks: (N, 5, 2) in pixels of the picture; left eye, right eye, nose, left and right mouth corner.
-            Drawn on faces at least 20 pixels wide: on smaller ones they would hide the face.
+            Drawn on faces at least 20 pixels wide: on smaller ones they would hide the face. One that is
+            NaN is unknown, and not drawn.
         labels: A text for each face; or True for the scores and False for none. None writes the scores of
             faces that are large enough for them, which keeps crowds recognisable.
         box_colors: (N, 3) red, green and blue of each box and its label, from 0 to 255 whatever the order of
@@ -83,7 +84,9 @@ def draw_faces(
     box_array = _shaped(boxes, "boxes", (4,))
     count = len(box_array)
     score_array = None if scores is None else _shaped(scores, "scores", (), count)
-    landmark_array = None if landmarks is None else _shaped(landmarks, "landmarks", (5, 2), count)
+    landmark_array = None
+    if landmarks is not None:
+        landmark_array = _shaped(landmarks, "landmarks", (5, 2), count, may_be_unknown=True)
     paints = np.tile(np.array(_BOX, np.float64), (count, 1))
     if box_colors is not None:
         paints = _shaped(box_colors, "box_colors", (3,), count)
@@ -135,6 +138,8 @@ class _Pen:
             return  # five dots would hide the face that they explain
         radius = float(np.clip((box[2] - box[0]) / 40, 0.8, 3.0 * self.line_width))
         for point, paint in zip(points, _LANDMARKS, strict=True):
+            if np.isnan(point).any():
+                continue
             discs = [(radius, paint)]
             if radius > 1.2:  # on the smallest faces an edge would hide what it frames
                 discs.insert(0, (radius + 0.7, _OUTLINE))
@@ -205,7 +210,12 @@ class _Pen:
 
 
 def _shaped(
-    values: Any, name: str, rest: tuple[int, ...], count: int | None = None
+    values: Any,
+    name: str,
+    rest: tuple[int, ...],
+    count: int | None = None,
+    *,
+    may_be_unknown: bool = False,
 ) -> npt.NDArray[np.float64]:
     array = np.asarray(values, np.float64)
     if array.shape == (0,):
@@ -215,6 +225,6 @@ def _shaped(
         raise ValueError(f"{name} must have shape ({expected}{'' if rest else ','}), got {array.shape}")
     if count is not None and len(array) != count:
         raise ValueError(f"{name} must be one for each of the {count} boxes, got {len(array)}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite")
+    if not (np.isfinite(array) | (may_be_unknown & np.isnan(array))).all():
+        raise ValueError(f"{name} must be finite{' or NaN' if may_be_unknown else ''}")
     return array

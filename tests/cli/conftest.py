@@ -22,6 +22,7 @@ class FakeDetector:
     """Finds as many faces as `faces` says, at known places; reads files as the real one does."""
 
     faces: ClassVar[int] = 2
+    unknown: ClassVar[tuple[int, ...]] = ()
     made_with: ClassVar[dict[str, Any]] = {}
     on_detect: ClassVar[Callable[[int], None] | None] = None
     calls: ClassVar[int] = 0
@@ -39,6 +40,7 @@ class FakeDetector:
         n = self.faces
         offsets = 20.0 * np.arange(n, dtype=np.float32)[:, None]
         landmarks = np.float32([[14, 14], [24, 14], [19, 20], [15, 25], [23, 25]])
+        landmarks[list(self.unknown)] = np.nan
         return Detections(
             boxes=np.float32([[10, 8, 28, 30]]) + offsets * np.float32([[1, 0, 1, 0]]),
             scores=np.linspace(0.9, 0.6, n, dtype=np.float32),

@@ -135,6 +135,21 @@ def test_csv_has_a_row_for_each_face(capsys: pytest.CaptureFixture[str]) -> None
     assert float(rows[1]["score"]) == pytest.approx(0.6)
 
 
+def test_unknown_landmarks(fake: type[FakeDetector], capsys: pytest.CaptureFixture[str]) -> None:
+    fake.unknown = (2, 4)
+    picture("a.jpg")
+    assert main(["detect", "a.jpg", "--csv", "faces.csv", "--json", "faces.jsonl"]) == 0
+    (row,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["0"])
+    assert row[-5:] == ["14,14", "24,14", "-", "15,25", "-"]
+    with Path("faces.csv").open(newline="") as file:
+        face = next(csv.DictReader(file))
+    names = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+    cells = [(face[f"{name}_x"], face[f"{name}_y"]) for name in names]
+    assert cells == [("14.000", "14.000"), ("24.000", "14.000"), ("", ""), ("15.000", "25.000"), ("", "")]
+    points = lines(Path("faces.jsonl").read_text("utf-8"))[0]["faces"][0]["landmarks"]
+    assert (points["nose"], points["right_mouth"], points["left_mouth"]) == (None, None, [15.0, 25.0])
+
+
 def test_csv_and_json_together(capsys: pytest.CaptureFixture[str]) -> None:
     picture("a.jpg")
     assert main(["detect", "a.jpg", "--csv", "faces.csv", "--json", "-"]) == 0

@@ -312,6 +312,18 @@ def test_broken_predictions(content: str, message: str, write) -> None:
         data.read_prediction(write(content))
 
 
+def test_no_landmarks_are_written_where_one_is_unknown(tmp_path: Path) -> None:
+    landmarks = np.zeros((2, 5, 2))
+    boxes, scores = [[1, 2, 3, 4], [2, 2, 9, 9]], [0.9, 0.5]
+    data.write_prediction(tmp_path / "known.txt", "e/x", boxes, scores, landmarks)
+    landmarks[1, 4] = np.nan
+    data.write_prediction(tmp_path / "unknown.txt", "e/x", boxes, scores, landmarks)
+    known, unknown = (data.read_prediction(tmp_path / f"{name}.txt") for name in ("known", "unknown"))
+    assert known.landmarks is not None
+    assert unknown.landmarks is None
+    np.testing.assert_array_equal(unknown.boxes, known.boxes)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

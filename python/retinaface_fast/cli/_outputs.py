@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import typer
 
 from retinaface_fast._imports import import_cv2
@@ -285,7 +286,10 @@ class JsonLines:
 
 
 class Csv:
-    """One row for each face: a picture without one has no row, and failures are on the standard error."""
+    """One row for each face: a picture without one has no row, and failures are on the standard error.
+
+    The cells of a landmark that is unknown are empty.
+    """
 
     HEADER = (
         *("source", "frame", "face", "score", "x1", "y1", "x2", "y2"),
@@ -305,7 +309,7 @@ class Csv:
                 index,
                 f"{float(face.score):.6f}",
                 *(f"{float(v):.3f}" for v in face.box),
-                *(f"{float(v):.3f}" for v in face.landmarks.ravel()),
+                *("" if np.isnan(v) else f"{float(v):.3f}" for v in face.landmarks.ravel()),
             ]
             for index, face in enumerate(detections)
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich import box
 from rich.progress import (
     BarColumn,
@@ -56,7 +57,7 @@ def progress_bar(console: Console, *, enabled: bool) -> Progress:
 
 
 def _points(points: FloatArray) -> str:
-    return " ".join(f"{x:.0f},{y:.0f}" for x, y in points)
+    return " ".join("-" if np.isnan((x, y)).any() else f"{x:.0f},{y:.0f}" for x, y in points)
 
 
 def print_faces(console: Console, name: str, detections: Detections) -> None:

@@ -13,7 +13,7 @@ from retinaface_fast.detections import LANDMARK_NAMES
 from retinaface_fast.evaluation import evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from retinaface_fast._typing import DoubleArray
     from retinaface_fast.data import GroundTruth
@@ -207,20 +207,9 @@ def _picture(picture: ComparedPicture) -> dict[str, Any]:
 def _search(search: Search) -> dict[str, Any]:
     if search.detections is None:
         return {"error": search.error}
-    faces = [_without_nan(face.to_dict()) for face in search.detections]
+    faces = [face.to_dict() for face in search.detections]
     seconds = None if search.seconds is None else round(search.seconds, 6)
     return {"seconds": seconds, "faces": faces}
-
-
-def _without_nan(face: dict[str, Any]) -> dict[str, Any]:
-    """A landmark that a detector does not give is null in JSON."""
-    points: Mapping[str, Sequence[float] | None] = face["landmarks"]
-    absent = {name for name, point in points.items() if point is None or any(map(_is_nan, point))}
-    return {**face, "landmarks": {name: None if name in absent else point for name, point in points.items()}}
-
-
-def _is_nan(value: float | None) -> bool:
-    return value is None or math.isnan(value)
 
 
 def _of_picture(pairs: FacePairs) -> dict[str, Any]:

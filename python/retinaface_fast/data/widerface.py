@@ -191,7 +191,8 @@ def write_prediction(
         name: The picture, `event/name`.
         boxes: (N, 4) xyxy in pixels.
         scores: (N,).
-        landmarks: (N, 5, 2) in pixels.
+        landmarks: (N, 5, 2) in pixels. None are written where one of them is unknown, NaN: the format has no
+            word for it.
 
     Raises:
         ValueError: A shape does not fit, a number is not finite or beyond 1e9, or the name is none.
@@ -202,7 +203,7 @@ def write_prediction(
     corners = _checked(boxes, "boxes", (-1, 4))
     values = _checked(scores, "scores", (len(corners),))
     points = np.empty((len(corners), 0))
-    if landmarks is not None:
+    if landmarks is not None and not np.isnan(np.asarray(landmarks, np.float64)).any():
         points = _checked(landmarks, "landmarks", (len(corners), 5, 2)).reshape(len(corners), 10)
     sides = corners[:, 2:] - corners[:, :2]
     pixels = np.concatenate([corners[:, :2], sides, points], axis=1)
