@@ -159,12 +159,15 @@ def test_average_precision_is_of_low_scores_too(made_up: type[MadeUpDlib], here:
 
     options = {"upsample": 0, "landmarks": "68", "score_threshold": 0.5}
     found = contestants({"score_threshold": 0.6}, ["hog", "cnn"], options, scored=True)
-    assert [each["kind"] for each in made_up.made_with] == ["hog", "hog", "cnn"]
+    assert [each["kind"] for each in made_up.made_with] == ["hog", "hog", "cnn", "cnn"]
     assert found[0].detector.score_threshold == 0.6
     assert found[0].scorer.detector.score_threshold == 0.02
     assert found[1].detector.score_threshold == 0.5
     assert (found[1].scorer.score_threshold, found[1].scorer.landmarks) == (-2.0, "none")
-    assert found[2].scorer is None
+    assert (found[2].scorer.score_threshold, found[2].scorer.landmarks) == (0.0, "none")
+    assert [each.settings["scored_above"] for each in found] == [0.02, -2.0, 0.0]
+    found = contestants({}, ["cnn"], {**options, "score_threshold": 0.0}, scored=True)
+    assert found[1].scorer is None, "the CNN takes seconds: once is enough where it gives all it has"
     for contestant in contestants({}, ["hog", "cnn"], options, scored=False):
         assert contestant.scorer is None
         json.dumps(dict(contestant.settings))

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 #: How the pictures are searched that average precision is computed on.
 _PROTOCOL = PROTOCOLS["original"]
-#: HOG keeps what has a score above this for average precision: the lower, the better for it. On 284 pictures
-#: of WIDER FACE: 37.0 / 22.1 / 9.4 % above 0, 49.1 / 29.4 / 12.5 % above -1, 50.0 / 29.9 / 12.7 % above -2,
-#: where a picture has 113 boxes and takes 3 % longer than above -1. The CNN gives nothing below 0.
-_HOG_SCORED_ABOVE = -2.0
+#: dlib keeps what has a score above this for average precision: the lower, the better for it. HOG on 284
+#: pictures of WIDER FACE: 37.0 / 22.1 / 9.4 % above 0, 49.1 / 29.4 / 12.5 % above -1, 50.0 / 29.9 / 12.7 %
+#: above -2, where a picture has 113 boxes and takes 3 % longer than above -1. The CNN gives nothing below 0.
+_SCORED_ABOVE = {"hog": -2.0, "cnn": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,17 +185,16 @@ def contestants(
                     "device": detector.device,
                     "threads": detector.threads,
                     "score_threshold": detector.score_threshold,
+                    **({"scored_above": _PROTOCOL.score_threshold} if scored else {}),
                 },
             )
         ]
         for kind in kinds:
             other = DlibDetector(kind, **dlib_options)
             scorer = None
-            # Faces for average precision need no landmarks; the CNN, which takes seconds, finds nothing more.
-            if scored and kind == "hog":
-                scorer = other.replace(
-                    score_threshold=min(_HOG_SCORED_ABOVE, other.score_threshold), landmarks="none"
-                )
+            if scored and _SCORED_ABOVE[kind] < other.score_threshold:
+                # Landmarks of false alarms would only take time.
+                scorer = other.replace(score_threshold=_SCORED_ABOVE[kind], landmarks="none")
             found.append(
                 Contestant(
                     name=f"dlib-{kind}",
@@ -209,6 +208,7 @@ def contestants(
                         "upsample": other.upsample,
                         "landmarks": other.landmarks,
                         "score_threshold": other.score_threshold,
+                        **({"scored_above": (scorer or other).score_threshold} if scored else {}),
                     },
                 )
             )

@@ -126,6 +126,7 @@ def height_edges(results: Sequence[Detections | None]) -> list[float]:
 
     Examples:
         >>> import numpy as np
+        >>> from retinaface_fast import Detections
         >>> points = np.full((2, 5, 2), np.nan)
         >>> result = Detections([[0, 0, 9, 9], [0, 0, 20, 20]], [0.9, 0.8], points, image_size=(90, 90))
         >>> [round(edge, 1) for edge in height_edges([result])]
