@@ -155,7 +155,7 @@ def test_average_precision(here: Path, astronaut_bgr: UInt8Array) -> None:
 
 
 def test_average_precision_is_of_low_scores_too(made_up: type[MadeUpDlib], here: Path) -> None:
-    from retinaface_fast.cli._compare import contestants
+    from retinaface_fast.cli._compare_plan import contestants
 
     options = {"upsample": 0, "landmarks": "68", "score_threshold": 0.5}
     found = contestants({"score_threshold": 0.6}, ["hog", "cnn"], options, scored=True)

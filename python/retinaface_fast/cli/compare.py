@@ -175,14 +175,15 @@ def compare(
     if not math.isfinite(dlib_threshold):
         raise typer.BadParameter("must be a number", param_hint="--dlib-threshold")
 
-    from . import _compare as work
+    from . import _compare_plan as plan
+    from ._compare import Run
 
-    work.check_extra()
+    plan.check_extra()
     kinds = list(dict.fromkeys(each.value for each in kind or Kind))
-    pictures, missing = work.find_pictures(
+    pictures, missing = plan.find_pictures(
         sources or [], recursive=recursive, out=out, images=images, names=names, named_by_event=gt is not None
     )
-    truth = None if gt is None else work.Truth(gt, pictures)
+    truth = None if gt is None else plan.Truth(gt, pictures)
     options = {
         "model": model,
         "weights": weights,
@@ -192,15 +193,15 @@ def compare(
         "score_threshold": score_threshold,
     }
     dlib_options = {"upsample": upsample, "landmarks": landmarks.value, "score_threshold": dlib_threshold}
-    run = work.Run(
+    run = Run(
         pictures=pictures,
         missing=missing,
-        contestants=work.contestants(options, kinds, dlib_options, scored=truth is not None),
+        contestants=plan.contestants(options, kinds, dlib_options, scored=truth is not None),
         out=out,
         truth=truth,
         show=show,
-        min_iou=work.checked_min_iou(min_iou),
-        max_pixels=work.checked_max_pixels(max_pixels),
+        min_iou=plan.checked_min_iou(min_iou),
+        max_pixels=plan.checked_max_pixels(max_pixels),
         quiet=quiet,
     )
     raise typer.Exit(run())
