@@ -63,6 +63,7 @@ class Run:
     _done: list[ComparedPicture] = field(default_factory=list)
     _images: dict[str, dict[str, bytes]] = field(default_factory=dict)
     _failed: int = 0
+    _faces: int = 0
 
     def __call__(self) -> int:
         """Do the work and return the exit code: 0, 1 if anything failed, 130 if it was interrupted."""
@@ -116,21 +117,17 @@ class Run:
                     except OutputError as error:
                         self._fail(str(error))
                 self._done.append(compared)
-                advance()
+                advance(compared)
 
     @contextlib.contextmanager
     def _bar(self) -> Iterator[Any]:
         with progress_bar(_console.stderr(), enabled=not self.quiet) as bar:
             task = bar.add_task("pictures", total=len(self.pictures), faces=0)
 
-            def _advance() -> None:
-                faces = sum(
-                    len(search.detections)
-                    for picture in self._done
-                    for search in picture.searches.values()
-                    if search.detections is not None
-                )
-                bar.update(task, completed=len(self._done), faces=faces)
+            def _advance(compared: ComparedPicture) -> None:
+                searches = compared.searches.values()
+                self._faces += sum(len(each.detections) for each in searches if each.detections is not None)
+                bar.update(task, completed=len(self._done), faces=self._faces)
 
             yield _advance
 
