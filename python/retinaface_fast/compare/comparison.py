@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -143,7 +144,10 @@ def compare_picture(
     try:
         pixels = read_image(image, max_pixels=max_pixels).to_color("bgr")
     except failures() as error:
-        return ComparedPicture(name, error=_reason(error)), None
+        reason = _reason(error)
+        if isinstance(image, str | os.PathLike):  # where somebody keeps a picture is no part of a report
+            reason = reason.replace(os.fspath(image), name)
+        return ComparedPicture(name, error=reason), None
     searches = {each.name: _search(each, pixels, scored=scored) for each in contestants}
     first = searches[names[0]].detections
     pairs = {}
