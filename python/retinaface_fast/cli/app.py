@@ -18,7 +18,9 @@ from ._outputs import ResultsError
 from .compare import compare
 from .detect import detect
 from .eval import app as eval_app
+from .group import group
 from .info import info
+from .verify import verify
 from .weights import app as weights_app
 
 app = typer.Typer(
@@ -32,6 +34,8 @@ app = typer.Typer(
 )
 app.command("detect")(detect)
 app.command("compare", hidden=not dlib_installed())(compare)
+app.command("verify", hidden=not dlib_installed())(verify)
+app.command("group", hidden=not dlib_installed())(group)
 app.command("info")(info)
 app.add_typer(eval_app, name="eval")
 app.add_typer(weights_app, name="weights")

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from .dlib_models import DLIB_MODELS as DLIB_MODELS
     from .dlib_models import DlibModel as DlibModel
     from .dlib_models import find_dlib_model as find_dlib_model
+    from .embedding import SAME_PERSON_DISTANCE as SAME_PERSON_DISTANCE
+    from .embedding import FaceEmbedder as FaceEmbedder
+    from .embedding import can_be_embedded as can_be_embedded
+    from .embedding import embedding_crops as embedding_crops
+    from .embedding import embedding_distance as embedding_distance
+    from .embedding import embedding_distances as embedding_distances
+    from .grouping import GROUPING_DISTANCE as GROUPING_DISTANCE
+    from .grouping import group_faces as group_faces
     from .pairing import FacePairs as FacePairs
     from .pairing import pair_faces as pair_faces
     from .report import render_report as render_report
@@ -26,15 +34,23 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DLIB_MODELS": "dlib_models",
+    "GROUPING_DISTANCE": "grouping",
+    "SAME_PERSON_DISTANCE": "embedding",
     "ComparedPicture": "comparison",
     "Contestant": "comparison",
     "Detector": "comparison",
     "DlibDetector": "dlib_detector",
     "DlibModel": "dlib_models",
+    "FaceEmbedder": "embedding",
     "FacePairs": "pairing",
     "Search": "comparison",
+    "can_be_embedded": "embedding",
     "compare_picture": "comparison",
+    "embedding_crops": "embedding",
+    "embedding_distance": "embedding",
+    "embedding_distances": "embedding",
     "find_dlib_model": "dlib_models",
+    "group_faces": "grouping",
     "pair_faces": "pairing",
     "render_report": "report",
     "summarize_comparison": "summary",
@@ -43,15 +59,23 @@ _HOMES = {
 
 __all__ = [
     "DLIB_MODELS",
+    "GROUPING_DISTANCE",
+    "SAME_PERSON_DISTANCE",
     "ComparedPicture",
     "Contestant",
     "Detector",
     "DlibDetector",
     "DlibModel",
+    "FaceEmbedder",
     "FacePairs",
     "Search",
+    "can_be_embedded",
     "compare_picture",
+    "embedding_crops",
+    "embedding_distance",
+    "embedding_distances",
     "find_dlib_model",
+    "group_faces",
     "pair_faces",
     "render_report",
     "summarize_comparison",

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 #: process with it (segmentation fault, dlib 20.0.1).
 _SMALLEST_CNN_SIDE = 40
 
-#: Peak memory per pixel of the upsampled picture, in bytes, with a margin of 20 pixels for the space that
-#: dlib leaves between the levels of its pyramid. Measured: CNN 1,000 to 1,020 from 800x800 on and at most
+#: Peak memory per pixel of the upsampled picture, in bytes, with a margin for the space that dlib leaves
+#: between the levels of its pyramid. Measured: CNN 1,000 to 1,020 from 800x800 on, 1,190 at 400x400 and up to
 #: 2,070 on narrow strips, which the margin covers; HOG at most 11.
 _BYTES_PER_PIXEL = {"cnn": 1100, "hog": 16}
-_MARGIN = 20
+_MARGIN = 40
 
 #: HOG detectors that are kept for the next call: each holds the pyramid of its last picture.
 _MOST_KEPT = 16

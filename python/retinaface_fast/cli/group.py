@@ -1,0 +1,153 @@
+"""`retinaface-fast group`: the faces of many pictures, by person."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._outputs import Inputs
+from ._recognition import (
+    DETECTOR_HELP,
+    LANDMARKS_HELP,
+    MIN_FACE,
+    SCORE_HELP,
+    UPSAMPLE_HELP,
+    DetectorKind,
+    LandmarkModel,
+    make_detector,
+)
+from ._sources import NotFound, expand
+
+_INPUT, _OUTPUT, _DETECTOR, _GROUPS = "Input", "Output", "Detector", "Groups"
+
+
+def group(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PICTURES", help='Pictures, folders, or quoted patterns such as "photos/**/*.jpg".'
+        ),
+    ],
+    *,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Folder for the persons, which must be new or empty.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ],
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Search folders at every depth.", rich_help_panel=_INPUT)
+    ] = False,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Refuse files with more pixels, before they are decoded.", rich_help_panel=_INPUT
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold",
+            "-t",
+            help="Groups that are nearer than this on average are one person.",
+            rich_help_panel=_GROUPS,
+        ),
+    ] = 0.5,
+    min_face: Annotated[
+        int,
+        typer.Option(min=1, help="Leave out faces that are less wide, in pixels.", rich_help_panel=_GROUPS),
+    ] = MIN_FACE,
+    min_size: Annotated[
+        int,
+        typer.Option(
+            min=1, help="A person with fewer faces gets a number, but no folder.", rich_help_panel=_GROUPS
+        ),
+    ] = 2,
+    collages: Annotated[
+        bool,
+        typer.Option(
+            "--collages",
+            help="Two faces of one picture may be one person, which is else ruled out.",
+            rich_help_panel=_GROUPS,
+        ),
+    ] = False,
+    detector: Annotated[
+        DetectorKind, typer.Option(help=DETECTOR_HELP, rich_help_panel=_DETECTOR)
+    ] = DetectorKind.retinaface,
+    landmarks: Annotated[
+        LandmarkModel, typer.Option(help=LANDMARKS_HELP, rich_help_panel=_DETECTOR)
+    ] = LandmarkModel.all_68,
+    score_threshold: Annotated[float | None, typer.Option(help=SCORE_HELP, rich_help_panel=_DETECTOR)] = None,
+    upsample: Annotated[int, typer.Option(min=0, max=2, help=UPSAMPLE_HELP, rich_help_panel=_DETECTOR)] = 0,
+    json_to: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write groups.json there, too; - is the standard output.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=_OUTPUT)
+    ] = False,
+) -> None:
+    """Sort the faces of many pictures by person.
+
+    Writes a folder of aligned faces for each person, each picture with the numbers of its persons, contact
+    sheets, groups.json and groups.csv. Embeddings are not kept, and nothing leaves this machine. Groups are
+    hints and no proof.
+
+    Goes on past broken files. Exit code 0: all went well; 1: something failed; 2: wrong usage; 130:
+    interrupted.
+    """
+    if not 0 < threshold < math.inf:
+        raise typer.BadParameter(f"must be above 0, got {threshold}", param_hint="--threshold")
+    if out.exists() and not out.is_dir():
+        raise typer.BadParameter(f"{out} is a file and not a folder", param_hint="--out")
+    if out.is_dir() and any(out.iterdir()):
+        # Folders of persons that another run found would lie among those of this one.
+        raise typer.BadParameter(f"{out} is not empty; name a new folder", param_hint="--out")
+    found, missing = expand(sources, recursive=recursive, excluded=[out])
+    missing += [
+        NotFound(str(source.path), "a video; group takes pictures")
+        for source in found
+        if source.is_video and source.is_named
+    ]
+    found = [source for source in found if not source.is_video]
+    if json_to is not None and json_to != "-":
+        if Path(json_to).is_dir():
+            raise typer.BadParameter(f"{json_to} is a folder and not a file", param_hint="--json")
+        Inputs(found).protect(Path(json_to), "--json")
+
+    from retinaface_fast.compare import FaceEmbedder
+
+    from ._group import GroupRun, Plan
+
+    plan = Plan(
+        sources=found,
+        missing=missing,
+        out=out,
+        threshold=threshold,
+        min_face=min_face,
+        min_size=min_size,
+        collages=collages,
+        max_pixels=max_pixels,
+        json_to=json_to,
+        quiet=quiet,
+    )
+    finder = make_detector(
+        detector,
+        landmarks=landmarks,
+        upsample=upsample,
+        score_threshold=score_threshold,
+        max_pixels=max_pixels,
+    )
+    raise typer.Exit(GroupRun(plan, finder, FaceEmbedder())())

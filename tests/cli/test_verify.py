@@ -1,0 +1,193 @@
+"""`retinaface-fast verify`, with the real detector, the real embedding and real photographs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from retinaface_fast.cli import main
+from retinaface_fast.weights import bundled_path
+
+if TYPE_CHECKING:
+    from retinaface_fast._typing import UInt8Array
+
+cv2 = pytest.importorskip("cv2")
+pytest.importorskip("dlib")
+
+pytestmark = [
+    pytest.mark.skipif(bundled_path() is None, reason="this build has no weights in it"),
+    pytest.mark.usefixtures("here"),
+]
+
+
+def write(name: str, pixels: UInt8Array) -> str:
+    Path(name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    return name
+
+
+@pytest.fixture
+def collins(astronaut_bgr: UInt8Array) -> str:
+    return write("collins.png", astronaut_bgr)
+
+
+@pytest.fixture
+def mirrored(astronaut_bgr: UInt8Array) -> str:
+    return write("mirrored.png", np.ascontiguousarray(astronaut_bgr[:, ::-1]))
+
+
+@pytest.fixture
+def hopper(grace_hopper_path: Path) -> str:
+    return write("hopper.png", cv2.imread(str(grace_hopper_path)))
+
+
+@pytest.fixture
+def both(collins: str, hopper: str) -> str:
+    """Collins on the left, and Hopper, larger, on the right."""
+    left, right = cv2.imread(collins), cv2.imread(hopper)
+    right = cv2.resize(right, None, fx=1.5, fy=1.5)
+    canvas = np.zeros((right.shape[0], left.shape[1] + right.shape[1], 3), np.uint8)
+    canvas[: left.shape[0], : left.shape[1]] = left
+    canvas[:, left.shape[1] :] = right
+    return write("both.png", canvas)
+
+
+def test_the_same_person(collins: str, mirrored: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", collins, mirrored]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("collins.png: the only face, 95 pixels wide\nmirrored.png: the only face, 9")
+    assert re.search(r"^same person: distance 0\.[0-3]\d\d, below 0\.6$", out, re.MULTILINE)
+    assert err == ""
+
+
+def test_another_person(collins: str, hopper: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", collins, hopper]) == 3
+    out = capsys.readouterr().out
+    assert re.search(r"^another person: distance [01]\.\d+, not below 0\.6$", out, re.MULTILINE)
+    assert main(["verify", collins, hopper, "--threshold", "2", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_largest_face_is_taken_unless_one_is_named(
+    collins: str, hopper: str, both: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", both, hopper]) == 0
+    assert re.search(r"^both\.png: the largest of 2 faces, number \d, ", capsys.readouterr().out)
+    assert main(["verify", both, collins]) == 3
+    capsys.readouterr()
+    codes = []
+    for face in ("0", "1"):
+        codes.append(main(["verify", collins, both, "--face-b", face]))
+        assert f"both.png: face {face} of 2, " in capsys.readouterr().out
+    assert sorted(codes) == [0, 3]
+    assert main(["verify", collins, both, "--face-b", "2"]) == 1
+    assert "both.png: there is no face 2, the last is 1" in capsys.readouterr().err
+
+
+def test_json(collins: str, mirrored: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", collins, mirrored, "--json", "--threshold", "0.01"]) == 3
+    record = json.loads(capsys.readouterr().out)
+    assert record["same_person"] is False
+    assert 0.01 < record["distance"] < 0.4
+    assert record["threshold"] == 0.01
+    assert record["detector"] == "mobilenet0.25"
+    assert [face["source"] for face in record["faces"]] == [collins, mirrored]
+    assert [face["of"] for face in record["faces"]] == [1, 1]
+    np.testing.assert_allclose(record["faces"][0]["box"], [178, 57, 273, 177], atol=3)
+
+
+@pytest.mark.parametrize("landmarks", ["68", "5"])
+def test_dlib_finds_the_faces(
+    collins: str, mirrored: str, hopper: str, landmarks: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--detector", "hog", "--landmarks", landmarks, "--json"]
+    assert main(["verify", collins, mirrored, *options]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["detector"] == "dlib-hog"
+    assert (record["faces"][0]["landmarks"]["nose"] is None) == (landmarks == "5")
+    assert main(["verify", collins, hopper, *options]) == 3
+
+
+def test_what_cannot_be_said(collins: str, cat_bgr: UInt8Array, capsys: pytest.CaptureFixture[str]) -> None:
+    cat = write("cat.png", cat_bgr)
+    Path("broken.jpg").write_bytes(b"no picture")
+    assert main(["verify", collins, cat]) == 1
+    assert capsys.readouterr().err == "error: cat.png: no face with a score above 0.9\n"
+    assert main(["verify", "broken.jpg", "missing.jpg"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.count("error: ") for line in err.splitlines()] == [1, 1]
+    assert "broken.jpg" in err
+    assert "missing.jpg" in err
+
+
+def test_a_small_face_is_said_to_say_little(
+    collins: str, astronaut_bgr: UInt8Array, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = write(
+        "small.png", cv2.resize(astronaut_bgr, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    )
+    main(["verify", collins, small])
+    err = capsys.readouterr().err
+    assert re.fullmatch(
+        r"note: the face in small\.png is 2\d pixels wide; below 32 the distance says little\n", err
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a.png"],
+        ["a.png", "b.png", "--threshold", "0"],
+        ["a.png", "b.png", "--threshold", "nan"],
+        ["a.png", "b.png", "--detector", "haar"],
+        ["a.png", "b.png", "--landmarks", "none"],
+        ["a.png", "b.png", "--upsample", "1"],
+        ["a.png", "b.png", "--face-a", "-1"],
+        ["a.png", "b.png", "--score-threshold", "2"],
+    ],
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    assert main(["verify", *arguments]) == 2
+
+
+def test_without_dlib(
+    collins: str, mirrored: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    assert main(["verify", collins, mirrored]) == 1
+    assert 'pip install "retinaface-fast[dlib]"' in capsys.readouterr().err
+
+
+def test_only_offered_where_dlib_is_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from retinaface_fast.cli._dlib import dlib_installed
+    from retinaface_fast.cli.app import app
+
+    assert dlib_installed()
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"\bverify\b", out)
+    assert re.search(r"\bgroup\b", out)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert not dlib_installed()
+    for command in app.registered_commands:
+        if command.name in ("verify", "group"):
+            monkeypatch.setattr(command, "hidden", True)
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert not re.search(r"\bverify\b|\bgroup\b", out)
+
+
+def test_names_are_no_markup(astronaut_bgr: UInt8Array, capsys: pytest.CaptureFixture[str]) -> None:
+    name = write("[red]ü $x$.png", astronaut_bgr)
+    assert main(["verify", name, name]) == 0
+    out = capsys.readouterr().out
+    assert out.count("[red]ü $x$.png: the only face") == 2
+    assert "same person: distance 0.000, below 0.6" in out
