@@ -67,6 +67,33 @@ def test_box_is_drawn_on_its_edges_and_not_elsewhere(canvas: np.ndarray) -> None
     assert not changed[36:104, 26:84].any()
 
 
+def test_boxes_have_colours_of_their_own(canvas: np.ndarray) -> None:
+    boxes = [[20.0, 30.0, 60.0, 80.0], [110.0, 30.0, 170.0, 110.0]]
+    colors = [(250, 10, 20), (30, 40, 240)]
+    for color in ("bgr", "rgb"):
+        drawn = draw_faces(canvas, boxes, box_colors=colors, line_width=1, color=color)
+        rgb = drawn if color == "rgb" else drawn[:, :, ::-1]
+        for box, (red, _, blue) in zip(np.int64(boxes), colors, strict=True):
+            on_edge = rgb[box[1] + 10, box[0]].astype(int)
+            assert np.sign(on_edge[0] - on_edge[2]) == np.sign(red - blue)
+    labels = draw_faces(canvas, boxes, labels=["one", "two"], box_colors=colors, color="rgb")
+    assert (labels[:30] == colors[0]).all(axis=2).sum() > 50, "a label has the colour of its box"
+    same = draw_faces(canvas, boxes, box_colors=[(0, 230, 150)] * 2)
+    np.testing.assert_array_equal(same, draw_faces(canvas, boxes))
+
+
+def test_boxes_of_small_faces_get_at_least_that_line(canvas: np.ndarray) -> None:
+    small, large = [[40.5, 40.5, 52.5, 54.5]], [[20.5, 20.5, 150.5, 140.5]]
+
+    def changed(boxes: list[list[float]], **options: int) -> int:
+        return int((draw_faces(canvas, boxes, **options) != canvas).any(axis=2).sum())
+
+    assert changed(small, line_width=4) == changed(small)
+    assert changed(small, least_line_width=3) > 2 * changed(small)
+    assert changed(large, least_line_width=3) == changed(large, line_width=3)
+    assert changed(large, line_width=5, least_line_width=3) == changed(large, line_width=5)
+
+
 def test_labels(canvas: np.ndarray) -> None:
     def label_area(**options: object) -> int:
         return int((draw_faces(canvas, BOX, **options) != draw_faces(canvas, BOX)).any(axis=2).sum())
@@ -135,6 +162,10 @@ def test_one_pixel_picture() -> None:
         ({"landmarks": np.zeros((2, 5, 2))}, "landmarks must be one for each"),
         ({"landmarks": np.full((1, 5, 2), np.inf)}, "landmarks must be finite or NaN"),
         ({"labels": ["a", "b"]}, "labels must be one for each"),
+        ({"box_colors": [[1, 2, 3]] * 2}, "box_colors must be one for each"),
+        ({"box_colors": [[1, 2]]}, r"box_colors must have shape \(N, 3\)"),
+        ({"box_colors": [[1, 2, 256]]}, "box_colors must be from 0 to 255"),
+        ({"least_line_width": 0}, "least_line_width must be at least 1"),
         ({"line_width": 0}, "line_width must be at least 1"),
         ({"color": "gray"}, "color must be"),
     ],

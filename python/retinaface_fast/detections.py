@@ -222,7 +222,8 @@ class Detections:
         Args:
             image: The picture that was searched, from any source.
             color: Channel order of an array, and of the result.
-            **options: `labels` and `line_width` of `retinaface_fast.draw.draw_faces`.
+            **options: `labels`, `box_colors`, `line_width` and `least_line_width` of
+                `retinaface_fast.draw.draw_faces`.
 
         Returns:
             (H, W, 3) uint8 in the order of `color`, ready for `cv2.imwrite` if that is "bgr".

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._imports import import_cv2
-from ._validation import check_color, check_optional_positive_int
+from ._validation import check_color, check_optional_positive_int, check_positive_int
 from .image import read_image
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ def draw_faces(
     scores: npt.ArrayLike | None = None,
     landmarks: npt.ArrayLike | None = None,
     labels: Sequence[str] | bool | None = None,
+    box_colors: npt.ArrayLike | None = None,
     line_width: int | None = None,
+    least_line_width: int = 1,
     color: ColorOrder = "bgr",
 ) -> UInt8Array:
     """Draw boxes, landmarks and scores on a copy of a picture.
@@ -53,7 +55,11 @@ def draw_faces(
             NaN is unknown, and not drawn.
         labels: A text for each face; or True for the scores and False for none. None writes the scores of
             faces that are large enough for them, which keeps crowds recognisable.
+        box_colors: (N, 3) red, green and blue of each box and its label, from 0 to 255 whatever the order of
+            `color`; None draws all in the same green.
         line_width: In pixels; None chooses one from the size of the picture. Small faces get thinner lines.
+        least_line_width: In pixels, of the boxes of small faces: on a picture that is shown much smaller, the
+            usual line of one pixel can hardly be seen.
         color: Channel order of an array, and of the result.
 
     Returns:
@@ -74,51 +80,58 @@ def draw_faces(
     """
     check_color(color)
     line_width = check_optional_positive_int(line_width, "line_width")
+    least_line_width = check_positive_int(least_line_width, "least_line_width")
     box_array = _shaped(boxes, "boxes", (4,))
     count = len(box_array)
     score_array = None if scores is None else _shaped(scores, "scores", (), count)
     landmark_array = None
     if landmarks is not None:
         landmark_array = _shaped(landmarks, "landmarks", (5, 2), count, may_be_unknown=True)
+    paints = np.tile(np.array(_BOX, np.float64), (count, 1))
+    if box_colors is not None:
+        paints = _shaped(box_colors, "box_colors", (3,), count)
+        if ((paints < 0) | (paints > 255)).any():
+            raise ValueError("box_colors must be from 0 to 255")
     if labels is not None and not isinstance(labels, bool) and len(labels) != count:
         raise ValueError(f"labels must be one for each of the {count} boxes, got {len(labels)}")
     canvas = np.array(read_image(image, color=color).to_color(color), order="C")
     if not count:
         return canvas
-    pen = _Pen(canvas, color, line_width)
+    pen = _Pen(canvas, color, line_width, least_line_width)
     order = np.arange(count) if score_array is None else np.argsort(score_array, kind="stable")
     for index in order:
-        pen.box(box_array[index])
+        pen.box(box_array[index], paints[index])
         if landmark_array is not None:
             pen.landmarks(landmark_array[index], box_array[index])
     for index in order:  # on top of every box
         if labels is None or isinstance(labels, bool):
             wanted = labels is not False and score_array is not None
             if wanted and (labels or pen.has_room_for_label(box_array[index])):
-                pen.label(f"{score_array[index]:.2f}", box_array[index])  # type: ignore[index]
+                pen.label(f"{score_array[index]:.2f}", box_array[index], paints[index])  # type: ignore[index]
         else:
-            pen.label(str(labels[index]), box_array[index])
+            pen.label(str(labels[index]), box_array[index], paints[index])
     return canvas
 
 
 class _Pen:
     """What is drawn with on one canvas: line widths that fit its size, colours in its channel order."""
 
-    def __init__(self, canvas: UInt8Array, color: ColorOrder, line_width: int | None) -> None:
+    def __init__(self, canvas: UInt8Array, color: ColorOrder, line_width: int | None, least: int) -> None:
         self.cv2 = import_cv2("drawing")
         self.canvas = canvas
         self.reverse = color == "bgr"
-        self.line_width = line_width or max(1, round(max(canvas.shape[:2]) / 400))
+        self.line_width = max(least, line_width or round(max(canvas.shape[:2]) / 400))
+        self.least_line_width = least
         self.font_scale = max(0.4, max(canvas.shape[:2]) / 2000)
 
-    def box(self, box: npt.NDArray[np.float64]) -> None:
+    def box(self, box: npt.NDArray[np.float64], paint: npt.NDArray[np.float64]) -> None:
         width = self._line_width(box)
         corners = self._fixed(box[:2]), self._fixed(box[2:])
-        lines = [(width, _BOX)]
+        lines = [(width, self._rounded(paint))]
         if width > 1:  # a dark edge for light pictures; on a thin line it would hide the colour
             lines.insert(0, (width + 2, _OUTLINE))
-        for line, paint in lines:
-            self.cv2.rectangle(self.canvas, *corners, self._paint(paint), line, self.cv2.LINE_AA, _SHIFT)
+        for line, tint in lines:
+            self.cv2.rectangle(self.canvas, *corners, self._paint(tint), line, self.cv2.LINE_AA, _SHIFT)
 
     def landmarks(self, points: npt.NDArray[np.float64], box: npt.NDArray[np.float64]) -> None:
         if box[2] - box[0] < _SMALLEST_WITH_LANDMARKS:
@@ -144,7 +157,7 @@ class _Pen:
     def has_room_for_label(self, box: npt.NDArray[np.float64]) -> bool:
         return bool(box[2] - box[0] >= self._label_size("0.99")[0])
 
-    def label(self, text: str, box: npt.NDArray[np.float64]) -> None:
+    def label(self, text: str, box: npt.NDArray[np.float64], paint: npt.NDArray[np.float64]) -> None:
         height, width = self.canvas.shape[:2]
         text_width, text_height, pad = self._label_size(text)
         limits = np.array([width, height, width, height])
@@ -154,9 +167,8 @@ class _Pen:
         bottom = y1 - edge if y1 - edge >= text_height else min(height, y1 + edge + text_height)
         top = bottom - text_height
         cv2 = self.cv2
-        cv2.rectangle(
-            self.canvas, (left, top), (left + text_width - 1, bottom - 1), self._paint(_BOX), cv2.FILLED
-        )
+        corners = (left, top), (left + text_width - 1, bottom - 1)
+        cv2.rectangle(self.canvas, *corners, self._paint(self._rounded(paint)), cv2.FILLED)
         cv2.putText(
             self.canvas,
             text,
@@ -179,7 +191,7 @@ class _Pen:
 
     def _line_width(self, box: npt.NDArray[np.float64]) -> int:
         side = float(min(box[2] - box[0], box[3] - box[1]))
-        return int(np.clip(side / 25, 1, self.line_width))
+        return int(np.clip(side / 25, self.least_line_width, self.line_width))
 
     def _fixed(self, point: npt.NDArray[np.float64]) -> tuple[int, int]:
         # The centre of the first pixel is 0 for OpenCV and 0.5 here. Far points are brought near: OpenCV
@@ -187,6 +199,11 @@ class _Pen:
         height, width = self.canvas.shape[:2]
         x, y = np.clip(point, (-width, -height), (2 * width, 2 * height)) - 0.5
         return round(float(x) * (1 << _SHIFT)), round(float(y) * (1 << _SHIFT))
+
+    @staticmethod
+    def _rounded(paint: npt.NDArray[np.float64]) -> tuple[int, int, int]:
+        red, green, blue = (round(float(value)) for value in paint)
+        return red, green, blue
 
     def _paint(self, rgb: tuple[int, int, int]) -> tuple[int, int, int]:
         return rgb[::-1] if self.reverse else rgb

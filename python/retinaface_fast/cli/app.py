@@ -16,6 +16,7 @@ from . import _console
 from ._dlib import dlib_installed
 from ._outputs import ResultsError
 from .benchmark import benchmark
+from .compare import compare
 from .detect import detect
 from .eval import app as eval_app
 from .group import group
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("detect")(detect)
+app.command("compare", hidden=not dlib_installed())(compare)
 app.command("verify", hidden=not dlib_installed())(verify)
 app.command("group", hidden=not dlib_installed())(group)
 app.command("benchmark")(benchmark)

@@ -1,0 +1,209 @@
+"""The run of `retinaface-fast compare`: from pictures to the report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from retinaface_fast._files import write_whole
+from retinaface_fast.compare.comparison import compare_picture, warm_up
+from retinaface_fast.compare.panels import draw_panels, encode_jpeg, panel_side, side_by_side
+from retinaface_fast.compare.report import render_report
+from retinaface_fast.compare.summary import summarize_comparison
+from retinaface_fast.data import SUBSETS
+
+from . import _console
+from ._compare_plan import PROTOCOL
+from ._outputs import OutputError, ResultsError, naming
+from ._report import plural, progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from retinaface_fast._typing import UInt8Array
+    from retinaface_fast.compare.comparison import ComparedPicture, Contestant
+
+    from ._compare_plan import Picture, Truth
+    from ._sources import NotFound
+
+
+@dataclass(slots=True)
+class Run:
+    """A run in progress; call it once.
+
+    Attributes:
+        pictures: What to compare on, in order.
+        missing: Arguments that lead to nothing: each counts as failed.
+        contestants: The detectors, RetinaFace first.
+        out: Folder to write to.
+        truth: Ground truth; None without average precision.
+        show: Most pictures in the report.
+        min_iou: Least overlap of a pair.
+        max_pixels: Refuse files with more pixels.
+        quiet: Print errors only.
+    """
+
+    pictures: Sequence[Picture]
+    missing: Sequence[NotFound]
+    contestants: Sequence[Contestant]
+    out: Path
+    truth: Truth | None
+    show: int
+    min_iou: float
+    max_pixels: int | None
+    quiet: bool
+    _done: list[ComparedPicture] = field(default_factory=list)
+    _images: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    _failed: int = 0
+    _faces: int = 0
+
+    def __call__(self) -> int:
+        """Do the work and return the exit code: 0, 1 if anything failed, 130 if it was interrupted."""
+        started, console = time.perf_counter(), _console.stderr()
+        interrupted = False
+        for absent in self.missing:
+            self._fail(f"{absent.argument}: {absent.reason}")
+        try:
+            self._search_all()
+        except KeyboardInterrupt:
+            interrupted = True
+        if self._done:
+            self._write()
+        if not self.quiet:
+            how = plural(len(self._done), "picture")
+            if interrupted:
+                how = f"interrupted: {len(self._done):,} of {plural(len(self.pictures), 'picture')}"
+            failed = f", {self._failed:,} failed" if self._failed else ""
+            text = f"{how}{failed}, in {time.perf_counter() - started:.1f} s"
+            _console.line(console, text, style="red" if self._failed else "green")
+        if interrupted:
+            return 130
+        return 1 if self._failed else 0
+
+    def _fail(self, message: str) -> None:
+        self._failed += 1
+        _console.error(message)
+
+    def _search_all(self) -> None:
+        shown = set(_spread(len(self.pictures), self.show))
+        side = panel_side(len(shown) * len(self.contestants))
+        with self._bar() as advance:
+            # A file that cannot be read is reported in its turn.
+            any(
+                warm_up(each.source.path, self.contestants, max_pixels=self.max_pixels)
+                for each in self.pictures
+            )
+            for index, picture in enumerate(self.pictures):
+                compared, pixels = compare_picture(
+                    picture.name,
+                    picture.source.path,
+                    self.contestants,
+                    scored=self.truth is not None,
+                    min_iou=self.min_iou,
+                    max_pixels=self.max_pixels,
+                )
+                self._report_errors(compared)
+                if pixels is not None:
+                    try:
+                        self._draw(picture, compared, pixels, side if index in shown else None)
+                    except OutputError as error:
+                        self._fail(str(error))
+                self._done.append(compared)
+                advance(compared)
+
+    @contextlib.contextmanager
+    def _bar(self) -> Iterator[Any]:
+        with progress_bar(_console.stderr(), enabled=not self.quiet) as bar:
+            task = bar.add_task("pictures", total=len(self.pictures), faces=0)
+
+            def _advance(compared: ComparedPicture) -> None:
+                searches = compared.searches.values()
+                self._faces += sum(len(each.detections) for each in searches if each.detections is not None)
+                bar.update(task, completed=len(self._done), faces=self._faces)
+
+            yield _advance
+
+    def _report_errors(self, compared: ComparedPicture) -> None:
+        if compared.error is not None:
+            says_all = compared.name in compared.error
+            self._fail(compared.error if says_all else f"{compared.name}: {compared.error}")
+        for contestant in self.contestants:
+            search = compared.searches.get(contestant.name)
+            if search is not None and search.error is not None:
+                self._fail(f"{compared.name}: {contestant.label}: {search.error}")
+
+    def _draw(
+        self, picture: Picture, compared: ComparedPicture, pixels: UInt8Array, side: int | None
+    ) -> None:
+        sheet = encode_jpeg(side_by_side(pixels, compared, self.contestants), quality=90)
+        with naming(picture.target):
+            picture.target.parent.mkdir(parents=True, exist_ok=True)
+            picture.target.write_bytes(sheet)
+        if side is not None:
+            panels = draw_panels(pixels, compared, max_side=side)
+            self._images[picture.name] = {name: encode_jpeg(panel) for name, panel in panels.items()}
+
+    def _write(self) -> None:
+        summary = summarize_comparison(
+            self.contestants,
+            self._done,
+            min_iou=self.min_iou,
+            truth=self.truth,
+            protocol=None if self.truth is None else PROTOCOL.name,
+        )
+        for name, text in (
+            ("comparison.json", json.dumps(summary, allow_nan=False) + "\n"),
+            ("report.html", render_report(summary, self._images)),
+        ):
+            with naming(self.out / name):
+                write_whole(self.out / name, text)
+        if not self.quiet:
+            print_summary(summary)
+            _console.line(_console.stdout(), f"{self.out / 'report.html'}")
+
+
+def _spread(number: int, most: int) -> list[int]:
+    """Return at most so many indices, evenly spread.
+
+    Examples:
+        >>> _spread(3, 24), _spread(10, 4), _spread(10, 0)
+        ([0, 1, 2], [0, 3, 6, 9], [])
+    """
+    if number <= most:
+        return list(range(number))
+    return sorted(set(np.linspace(0, number - 1, most).round().astype(int).tolist()))
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Print a line for each detector."""
+    truth = summary["ground_truth"]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("detector", no_wrap=True)
+    subsets = () if truth is None else SUBSETS
+    ap_headings = [f"AP {subset}" for subset in subsets]
+    for heading in ("faces", "matched", "missed", "own", "ms", *ap_headings):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for detector in summary["detectors"]:
+        pairs = summary["pairs"].get(detector["name"])
+        counts = ["-"] * 3
+        if pairs is not None:
+            counts = [f"{pairs[key]:,}" for key in ("matched", "only_first", "only_second")]
+        seconds = detector["median_seconds"]
+        figures = [] if truth is None else [truth["ap"][detector["name"]][subset] for subset in subsets]
+        table.add_row(
+            detector["label"],
+            f"{detector['faces']:,}",
+            *counts,
+            "-" if seconds is None else f"{1000 * seconds:,.1f}",
+            *("-" if ap is None else f"{100 * ap:.2f}" for ap in figures),
+        )
+    with naming("the standard output", ResultsError):
+        _console.stdout().print(table)
