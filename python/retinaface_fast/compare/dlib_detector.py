@@ -71,7 +71,7 @@ class DlibDetector:
 
     Args:
         kind: `"hog"`, gradients and a linear SVM: fast, faces from 80 pixels on that look into the camera. Or
-            `"cnn"`: more poses, some hundred times slower.
+            `"cnn"`: more poses, in some eighty times the time.
         upsample: So many times, from 0 to 2, the picture is doubled before it is searched: faces of half the
             size are found, in four times the time and memory, each time.
         score_threshold: A face has score > score_threshold. Scores are dlib's own, and no probabilities: HOG
@@ -89,7 +89,7 @@ class DlibDetector:
         max_pixels: Files with more pixels are refused before they are decoded; see `read_image`.
         max_memory: Pictures for which dlib would need more bytes than this are refused. 4 GiB by default. The
             CNN takes some 1,050 bytes for each pixel of the upsampled picture: 0.9 GB for 1024x819, 12 GB
-            for 4000x3000, and 140 GB for 4K upsampled twice. HOG takes at most 16.
+            for 4000x3000, and 150 GB for 4K upsampled twice. HOG takes at most 16 for each.
 
     Raises:
         ValueError: A number is out of range, or a choice unknown; the message names the argument.
