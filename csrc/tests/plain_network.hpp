@@ -81,9 +81,9 @@ class PlainNetwork {
         }
         std::vector<std::vector<double>> outputs;
         for (std::size_t k = 0; k < 3; ++k) {
-            const std::string name = "context." + std::to_string(k);
+            const std::string name = "context." + std::to_string(k) + ".";
             const auto layer = [&](const Map& in, const std::string& conv) {
-                return convolution(in, name + "." + conv + ".conv", 1);
+                return convolution(in, name + conv + ".conv", 1);
             };
             const Map shared = rectified(layer(pyramid[k], "conv5x5_1"), neck);
             Map joined = layer(pyramid[k], "conv3x3");
