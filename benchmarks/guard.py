@@ -89,7 +89,7 @@ def rounds_of(
         loops[name] = max(1, round(turn_seconds / max(clock() - started, 1e-7)))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
-    for turn in range(rounds):
+    for turn in range(rounds if names else 0):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             call = calls[name]
