@@ -329,8 +329,13 @@ def docs(venv: Venv, arguments: Sequence[str]) -> None:
 
 
 def bench(venv: Venv, arguments: Sequence[str]) -> None:
-    """Run the benchmarks (further arguments go to pytest); the machine should have nothing else to do."""
+    """Run the benchmarks (arguments go to pytest; "guard" and "instructions" are commands of their own)."""
     venv.install("test")
+    if arguments and arguments[0] in ("guard", "instructions"):
+        if not (venv.tool("cmake").exists() and venv.tool("ninja").exists()):
+            venv.pip("install", *CPP_TOOLS)
+        run(venv.python, "-m", f"benchmarks.{arguments[0]}", *arguments[1:])
+        return
     run(venv.python, "-m", "pytest", "benchmarks", "--benchmark-only", *arguments)
 
 

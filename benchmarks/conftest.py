@@ -12,6 +12,9 @@ from benchmarks import measure, scenes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: What the others of a group are compared with.
+OURS = ("ops", "native", "native, detect")
+
 
 def _or_skip(make: Callable[[], scenes.Scene | None], reason: str) -> scenes.Scene:
     pytest.importorskip("onnxruntime", reason="onnxruntime runs the network that the outputs come from")
@@ -53,14 +56,20 @@ def quiet_4k() -> scenes.Scene:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     session = getattr(config, "_benchmarksession", None)
     groups: dict[str, dict[str, float]] = defaultdict(dict)
+    pictures: dict[tuple[str, str], float] = {}
     for benchmark in getattr(session, "benchmarks", []):
         if benchmark.group and "who" in benchmark.extra_info and benchmark.stats.rounds:
-            groups[benchmark.group][benchmark.extra_info["who"]] = benchmark.stats.median
+            who = benchmark.extra_info["who"]
+            groups[benchmark.group][who] = benchmark.stats.median
+            if "pictures_per_second" in benchmark.extra_info:
+                pictures[benchmark.group, who] = benchmark.extra_info["pictures_per_second"]
     if not groups:
         return
     terminalreporter.section("how many times slower than ours (medians)")
     for group, seconds in groups.items():
-        ours = seconds.get("ops", seconds.get("native"))
+        ours = next((seconds[who] for who in OURS if who in seconds), None)
         for who, median in sorted(seconds.items(), key=lambda item: item[1]):
             ratio = f"{median / ours:12,.1f}x" if ours else ""
-            terminalreporter.write_line(f"{group:<60}{who:<28}{median * 1e6:14,.1f} us{ratio}")
+            rate = pictures.get((group, who))
+            told = f"{rate:12,.1f} pictures/s" if rate else ""
+            terminalreporter.write_line(f"{group:<60}{who:<28}{median * 1e6:14,.1f} us{ratio}{told}")

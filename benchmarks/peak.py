@@ -1,19 +1,15 @@
-"""The machine's peak: float32 multiply-adds of one core in a second, by the program in `csrc/bench`.
-
-Built when it is first needed, with CMake and GCC or Clang; `benchmarks/requirements.txt` has CMake and
-Ninja.
-"""
+"""The machine's peak: float32 multiply-adds of one core in a second, by the program in `csrc/bench`."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks import graphs
+from benchmarks import programs
 from retinaface_fast.latency import turns
 
-ROOT = Path(__file__).resolve().parents[1]
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class UnknownPeakError(Exception):
@@ -26,24 +22,10 @@ def build() -> Path:
     Raises:
         UnknownPeakError: There is no CMake or no compiler that it can be built with.
     """
-    cmake, ninja = graphs.program("cmake"), graphs.program("ninja")
-    if cmake is None:
-        raise UnknownPeakError("CMake is not installed")
-    folder = graphs.CACHE / "cmake"
-    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
-    for command in (
-        [cmake, "-S", str(ROOT), "-B", str(folder), "-DRETINAFACE_BUILD_BENCHMARKS=ON", *generator],
-        [cmake, "--build", str(folder), "--target", "peak_fma", "--config", "Release"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UnknownPeakError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-1500:]}")
-    found = [
-        path for path in (folder / "bench").rglob("peak_fma*") if os.access(path, os.X_OK) and path.is_file()
-    ]
-    if not found:
-        raise UnknownPeakError("the compiler cannot build peak_fma: it needs GCC or Clang")
-    return found[0]
+    try:
+        return programs.build("peak_fma")
+    except programs.BuildError as error:
+        raise UnknownPeakError(str(error)) from error
 
 
 def measure(program: Path, seconds: float = 0.5) -> tuple[str, float]:

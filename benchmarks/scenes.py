@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from retinaface_fast import ops
 from retinaface_fast.errors import WeightsError
 from retinaface_fast.latency.published import published_network
 
@@ -51,6 +52,15 @@ class Scene:
     name: str
     image_size_hw: tuple[int, int]
     outputs: Outputs
+
+
+def candidates(scene: Scene, score_threshold: float = 0.02) -> tuple[FloatArray, FloatArray]:
+    """Decoded boxes and scores of the anchors above the threshold, highest score first."""
+    scores = scene.outputs.class_probabilities[0, :, 1]
+    index = np.flatnonzero(scores > score_threshold)
+    index = index[np.argsort(-scores[index], kind="stable")]
+    anchors = ops.generate_anchors(scene.image_size_hw)
+    return ops.decode_boxes(scene.outputs.box_deltas[0][index], anchors[index]), scores[index]
 
 
 def _distribution_file(distribution: str, ending: str) -> Path:

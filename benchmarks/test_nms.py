@@ -6,25 +6,16 @@ import numpy as np
 import pytest
 
 from benchmarks import opponents
+from benchmarks.scenes import candidates
 from retinaface_fast import ops
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from benchmarks.scenes import Scene
 
 WAYS = {"ops": lambda boxes, scores, threshold: ops.nms(boxes, scores, iou_threshold=threshold)}
-WAYS |= opponents.suppressions()
-
-
-def candidates(scene: Scene) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Decoded boxes of a scene with a score above 0.02, in order of their scores."""
-    outputs = scene.outputs
-    scores = outputs.class_probabilities[0, :, 1]
-    index = np.flatnonzero(scores > 0.02)
-    index = index[np.argsort(-scores[index], kind="stable")]
-    anchors = ops.generate_anchors(scene.image_size_hw)
-    return ops.decode_boxes(outputs.box_deltas[0][index], anchors[index]), scores[index]
+WAYS |= {"Python": opponents.greedy_in_python} | opponents.suppressions()
+#: At 4K a matrix of gigabytes, and seconds.
+SMALL = {"NumPy all pairs", "Python"}
 
 
 def compare(benchmark: Any, who: str, boxes: Any, scores: Any, group: str) -> None:
@@ -41,7 +32,7 @@ def test_nms_640(benchmark: Any, who: str, scene_640: Scene) -> None:
     compare(benchmark, who, *candidates(scene_640), f"nms, {scene_640.name}")
 
 
-@pytest.mark.parametrize("who", [who for who in WAYS if who != "NumPy all pairs"])
+@pytest.mark.parametrize("who", [who for who in WAYS if who not in SMALL])
 def test_nms_4k(benchmark: Any, who: str, scene_4k: Scene) -> None:
     compare(benchmark, who, *candidates(scene_4k), f"nms, {scene_4k.name}")
 
