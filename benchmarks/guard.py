@@ -1,15 +1,17 @@
 """Has an operation become slower? Times as ratios to a reference kernel of the same run, beside stored ones.
 
-    python -m benchmarks.guard [--json FILE] [--rounds N]    # half a minute
-    python -m benchmarks.guard --update                      # store what is measured for this SIMD level
-    RETINAFACE_FAST_SIMD=avx2 python -m benchmarks.guard     # another level
+    python -m benchmarks.guard [--json FILE] [--rounds N] [--processes N]    # half a minute
+    python -m benchmarks.guard --update                  # store what is measured for this SIMD level
+    RETINAFACE_FAST_SIMD=avx2 python -m benchmarks.guard # another level
 
 The answer of every operation is compared first. Then all of them and the reference kernels, which are
 NumPy's, have a turn in every round on one thread. What counts is the time of an operation over that of its
-reference in the same round, so that a machine that is slower today makes no difference.
+reference in the same round, so that a machine that is slower today makes no difference; of several processes,
+because where a process has its memory counts as well, the median.
 
-Slower or faster is what has changed by more than 8%, and by more than the spread of its rounds (between the
-quartiles, over the median) now and when it was stored. It is reported and fails nothing. Wrong answers do.
+Slower or faster is what has changed by more than 8%, and by more than its spread now and when it was stored.
+The spread is that of the rounds (between the quartiles, over the median) or, if larger, that of the processes
+(from the least to the greatest). It is reported and fails nothing. Wrong answers do.
 """
 
 from __future__ import annotations
@@ -32,15 +34,15 @@ if TYPE_CHECKING:
     from benchmarks.operations import Operation
 
 BASELINE = Path(__file__).parent / "baselines" / "ratios.json"
-#: Runs of one build on a busy machine differed by up to 6%, whatever the spread of their rounds was: where a
-#: process has its memory counts as well. Smaller changes are for `benchmarks.instructions` to find.
+#: Runs of one build on a busy machine differed by up to so much, however close together their rounds were.
+#: Smaller changes are for `benchmarks.instructions` to find.
 LEAST_CHANGE = 0.08
 #: A turn lasts at least this long, so that the clock does not count.
 TURN_SECONDS = 3e-3
 
 
 class Ratio(NamedTuple):
-    """How many times as long as its reference an operation takes: median of the rounds, and their spread."""
+    """How many times as long as its reference an operation takes: median and spread of the rounds."""
 
     name: str
     reference: str
@@ -164,31 +166,91 @@ def record_of(machine: Mapping[str, str], ratios: Iterable[Ratio]) -> dict[str, 
     return {"machine": dict(machine), "ratios": found}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    from benchmarks import operations, scenes
+def merged(runs: Sequence[Sequence[Ratio]]) -> list[Ratio]:
+    """Medians of what several processes have measured; the spread is at least that between the processes."""
+    found = []
+    for each in zip(*runs, strict=True):
+        ratios = [run.ratio for run in each]
+        middle = median(ratios)
+        spread = max(median(run.spread for run in each), (max(ratios) - min(ratios)) / middle)
+        seconds = median(run.seconds for run in each)
+        found.append(each[0]._replace(ratio=middle, spread=spread, seconds=seconds))
+    return found
+
+
+class Run(NamedTuple):
+    """What one process has measured, and who had a wrong answer, with the reason."""
+
+    level: str
+    machine: dict[str, str]
+    ratios: list[Ratio]
+    wrong: dict[str, str]
+
+
+def run_here(rounds: int) -> Run:
+    """Check and measure everything in this process.
+
+    Raises:
+        scenes.MissingError: Something that the inputs are made of is not installed.
+    """
+    from benchmarks import operations
     from retinaface_fast import ops
     from retinaface_fast.latency.machine import machine
 
+    measure.use_one_thread()
+    right, wrong = checked(operations.core_operations())
+    references = {name: make() for name, make in operations.REFERENCES.items()}
+    return Run(ops.simd_level(), machine(), measure_ratios(right, references, rounds=rounds), wrong)
+
+
+def run_apart(rounds: int) -> Run:
+    """The same in a process of its own, whose libraries know from the start that they have one thread.
+
+    Raises:
+        subprocess.CalledProcessError: It came to no end; what it says about that is on stderr.
+    """
+    command = [sys.executable, "-m", "benchmarks.guard", "--rounds", str(rounds), "--here"]
+    environment = os.environ | measure.ONE_THREAD
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    level, where, ratios, wrong = json.loads(done.stdout)
+    return Run(level, where, [Ratio(*each) for each in ratios], wrong)
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write what was measured to this file")
     parser.add_argument("--update", action="store_true", help=f"store it in {BASELINE.name}")
-    parser.add_argument("--rounds", type=int, default=25, help="turns of everyone, %(default)s if not given")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of everyone, %(default)s if not given")
+    parser.add_argument(
+        "--processes", type=int, default=3, help="one after another, %(default)s if not given"
+    )
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.rounds < 3:
         parser.error(f"--rounds: expected at least 3, from which a spread can be told, got {options.rounds}")
-    measure.use_one_thread()
-    try:
-        right, wrong = checked(operations.core_operations())
-    except scenes.MissingError as error:
-        print(f"The inputs cannot be made: {error}", file=sys.stderr)
-        return 1
-    references = {name: make() for name, make in operations.REFERENCES.items()}
-    ratios = measure_ratios(right, references, rounds=options.rounds)
+    if options.processes < 1:
+        parser.error(f"--processes: expected at least 1, got {options.processes}")
+    return options
 
-    level, here = ops.simd_level(), machine()
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _arguments(arguments)
+    if options.here:
+        print(json.dumps(run_here(options.rounds)))
+        return 0
+    try:
+        runs = [run_apart(options.rounds) for _ in range(options.processes)]
+    except subprocess.CalledProcessError as error:
+        print(f"Nothing was measured: the process ended with {error.returncode}", file=sys.stderr)
+        return 1
+    level, here = runs[0].level, runs[0].machine
+    wrong = {name: reason for run in runs for name, reason in run.wrong.items()}
+    ratios = merged([[each for each in run.ratios if each.name not in wrong] for run in runs])
+
     levels = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     stored = levels.get(level, {"machine": {}, "ratios": {}})
-    print(f"{here}, core: {level}; one thread, {options.rounds} rounds")
+    where = ", ".join(f"{key} {value}" for key, value in here.items())
+    print(f"{where}, core {level}; one thread, {options.rounds} rounds in each of {len(runs)} processes")
     for key, value in stored["machine"].items():
         if here.get(key, value) != value:
             print(f"Not like with like: {key} {here[key]!r} instead of {value!r}")
@@ -205,8 +267,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if measure.ONE_THREAD.items() <= os.environ.items():
-        sys.exit(main())
-    # The libraries are loaded by now: once more, in a process that has the variables from the start.
-    again = [sys.executable, "-m", "benchmarks.guard", *sys.argv[1:]]
-    sys.exit(subprocess.run(again, env=os.environ | measure.ONE_THREAD, check=False).returncode)
+    sys.exit(main())

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from benchmarks import guard
 from benchmarks.operations import Operation
+
+#: Made-up programs are shell scripts.
+needs_a_shell = pytest.mark.skipif(sys.platform == "win32", reason="there is no shell")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -190,6 +194,7 @@ def _the_command(
         "rounds_of",
         lambda calls, *, rounds: real(calls, rounds=rounds, turn_seconds=0.0, clock=machine.clock),
     )
+    monkeypatch.setattr(guard, "run_apart", guard.run_here)
     return guard.main(["--rounds", "3", *arguments])
 
 
@@ -228,8 +233,43 @@ def test_nothing_is_stored_where_an_answer_is_wrong(
     assert not (tmp_path / "ratios.json").exists()
 
 
-def test_too_few_rounds(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--rounds", "2"], "--rounds: expected at least 3"), (["--processes", "0"], "--processes: expected")],
+)
+def test_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        guard.main(["--rounds", "2"])
+        guard.main(arguments)
     assert stop.value.code == 2
-    assert "--rounds: expected at least 3" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+
+
+def test_processes_are_merged() -> None:
+    def run(ratio: float, spread: float, seconds: float) -> list[guard.Ratio]:
+        return [guard.Ratio("nms", "search", ratio, spread, seconds)]
+
+    assert guard.merged([run(2.0, 0.1, 5.0), run(2.05, 0.02, 4.0), run(1.95, 0.2, 9.0)]) == [
+        guard.Ratio("nms", "search", 2.0, 0.1, 5.0)
+    ]
+    # Each is sure of itself, and they differ.
+    ((_, _, ratio, spread, _),) = guard.merged(
+        [run(2.0, 0.01, 1.0), run(3.0, 0.01, 1.0), run(2.5, 0.01, 1.0)]
+    )
+    assert (ratio, spread) == (2.5, pytest.approx(0.4))
+
+
+@needs_a_shell
+def test_a_process_that_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(guard.sys, "executable", "/bin/false")
+    assert guard.main([]) == 1
+    assert "Nothing was measured: the process ended with 1" in capsys.readouterr().err
+
+
+@needs_a_shell
+def test_what_a_process_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run = guard.Run("avx2", {"cpu": "c"}, [guard.Ratio("nms", "search", 0.5, 0.1, 2.0)], {"vote": "wrong"})
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n[ $OMP_NUM_THREADS = 1 ] && echo '{json.dumps(run)}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(guard.sys, "executable", str(program))
+    assert guard.run_apart(7) == run
