@@ -91,6 +91,17 @@ def test_every_picture_format_is_taken_from_a_folder(tree: Path) -> None:
     assert names(sources) == files
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_folder_gives_no_pipes_but_links_that_lead_nowhere(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "c.jpg").touch()
+    sources, _ = expand([str(tmp_path)])
+    assert [source.path.name for source in sources] == ["b.jpg", "c.jpg"]
+    sources, _ = expand([str(tmp_path / "a.jpg")])
+    assert [source.path.name for source in sources] == ["a.jpg"], "named, it is meant"
+
+
 def test_a_file_whose_name_is_a_pattern_is_a_file(tree: Path) -> None:
     Path("a[1].jpg").write_bytes(b"x")
     Path("a1.jpg").write_bytes(b"x")

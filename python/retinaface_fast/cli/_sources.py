@@ -107,8 +107,13 @@ def _in_folder(folder: Path, *, recursive: bool, barred: set[Path]) -> Iterator[
     for directory, subfolders, names in os.walk(folder):
         here = Path(directory)
         for name in sorted(names):
-            if Path(name).suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES:
-                yield Source(here / name, (here / name).relative_to(folder))
+            path = here / name
+            # A link that leads nowhere is reported when it is read. A pipe that nobody writes to would be read
+            # for ever; who names one means it.
+            if Path(name).suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES and (
+                path.is_file() or not path.exists()
+            ):
+                yield Source(path, path.relative_to(folder))
         # os.walk goes on with what is left in this list.
         subfolders[:] = sorted(s for s in subfolders if recursive and (here / s).resolve() not in barred)
 
