@@ -215,6 +215,13 @@ def test_hog_with_five_points(collins: UInt8Array) -> None:
     assert record["pictures"][0]["faces"][0]["landmarks"]["nose"] is None
 
 
+def test_memory_for_the_cnn(collins: UInt8Array, capsys: pytest.CaptureFixture[str]) -> None:
+    write("a.png", collins)
+    arguments = ["group", "a.png", "--out", "out", "--detector", "cnn", "--max-memory", "0.01"]
+    assert main(arguments) == 1
+    assert "raise --max-memory" in capsys.readouterr().err
+
+
 def test_it_does_not_write_where_something_is(collins: UInt8Array) -> None:
     write("in/a.png", collins)
     digest = hashlib.sha256(Path("in/a.png").read_bytes()).digest()

@@ -113,6 +113,22 @@ def test_dlib_finds_the_faces(
     assert main(["verify", collins, hopper, *options]) == 3
 
 
+def test_memory_for_the_cnn(
+    collins: str, astronaut_bgr: UInt8Array, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = write("small.png", np.ascontiguousarray(astronaut_bgr[:200, 120:320]))
+    cnn = ["verify", small, small, "--detector", "cnn", "--landmarks", "5"]
+    assert main([*cnn, "--max-memory", "0.055"]) == 1
+    err = capsys.readouterr().err
+    assert "at --upsample 0, and --max-memory allows 0.1 GiB" in err
+    assert "lower --upsample, or raise --max-memory" in err
+    assert main([*cnn, "--max-memory", "0.07"]) == 0
+    large = write("large.png", np.zeros((2100, 2000, 3), np.uint8))
+    capsys.readouterr()
+    assert main(["verify", large, large, "--detector", "cnn"]) == 1
+    assert capsys.readouterr().err.count("--max-memory allows 4.0 GiB") == 2
+
+
 def test_what_cannot_be_said(collins: str, cat_bgr: UInt8Array, capsys: pytest.CaptureFixture[str]) -> None:
     cat = write("cat.png", cat_bgr)
     Path("broken.jpg").write_bytes(b"no picture")
@@ -149,6 +165,9 @@ def test_a_small_face_is_said_to_say_little(
         ["a.png", "b.png", "--landmarks", "none"],
         ["a.png", "b.png", "--upsample", "1"],
         ["a.png", "b.png", "--face-a", "-1"],
+        ["a.png", "b.png", "--max-memory", "8"],
+        ["a.png", "b.png", "--detector", "hog", "--max-memory", "0"],
+        ["a.png", "b.png", "--detector", "hog", "--max-memory", "nan"],
         ["a.png", "b.png", "--score-threshold", "2"],
     ],
 )

@@ -17,6 +17,7 @@ from ._recognition import (
     UPSAMPLE_HELP,
     DetectorKind,
     LandmarkModel,
+    MaxMemory,
     make_detector,
 )
 from ._sources import NotFound, expand
@@ -86,6 +87,7 @@ def group(
     ] = LandmarkModel.all_68,
     score_threshold: Annotated[float | None, typer.Option(help=SCORE_HELP, rich_help_panel=_DETECTOR)] = None,
     upsample: Annotated[int, typer.Option(min=0, max=2, help=UPSAMPLE_HELP, rich_help_panel=_DETECTOR)] = 0,
+    max_memory: MaxMemory = None,
     json_to: Annotated[
         str | None,
         typer.Option(
@@ -149,5 +151,6 @@ def group(
         upsample=upsample,
         score_threshold=score_threshold,
         max_pixels=max_pixels,
+        max_memory=max_memory,
     )
     raise typer.Exit(GroupRun(plan, finder, FaceEmbedder())())

@@ -20,9 +20,11 @@ from ._recognition import (
     UPSAMPLE_HELP,
     DetectorKind,
     LandmarkModel,
+    MaxMemory,
     failures,
     largest,
     make_detector,
+    search,
 )
 from ._report import plural
 
@@ -76,6 +78,7 @@ def verify(
     ] = LandmarkModel.all_68,
     score_threshold: Annotated[float | None, typer.Option(help=SCORE_HELP, rich_help_panel=_DETECTOR)] = None,
     upsample: Annotated[int, typer.Option(min=0, max=2, help=UPSAMPLE_HELP, rich_help_panel=_DETECTOR)] = 0,
+    max_memory: MaxMemory = None,
     max_pixels: Annotated[
         int | None,
         typer.Option(min=1, help="Refuse larger files before they are decoded.", rich_help_panel=_DETECTOR),
@@ -106,6 +109,7 @@ def verify(
         upsample=upsample,
         score_threshold=score_threshold,
         max_pixels=max_pixels,
+        max_memory=max_memory,
     )
     embedder = FaceEmbedder()
     subjects = [
@@ -171,7 +175,7 @@ def _subject(
 
     try:
         pixels = read_image(path, max_pixels=max_pixels).to_color("bgr")
-        faces = finder.detect(pixels)
+        faces = search(finder, pixels)
         if not len(faces):
             _console.error(f"{path}: no face with a score above {finder.score_threshold:g}")
             return None
