@@ -39,6 +39,16 @@ def check_fraction(value: object, name: str) -> float:
     return number
 
 
+def check_number(value: object, name: str) -> float:
+    """Return `value` as a float, or say that the argument `name` must be a finite number."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {number}")
+    return number
+
+
 def check_color(value: object) -> None:
     """Say that the argument `color` must be one of the two channel orders, unless `value` is."""
     if not (isinstance(value, str) and value in ("bgr", "rgb")):
