@@ -244,6 +244,7 @@ def test_it_does_not_write_where_something_is(collins: UInt8Array) -> None:
         ["group", "--out", "out"],
         ["group", "a.png", "--out", "out", "--threshold", "0"],
         ["group", "a.png", "--out", "out", "--threshold", "inf"],
+        ["group", "a.png", "--out", "out", "--threshold", "1e308"],
         ["group", "a.png", "--out", "out", "--min-size", "0"],
         ["group", "a.png", "--out", "out", "--min-face", "0"],
         ["group", "a.png", "--out", "out", "--upsample", "1"],

@@ -15,6 +15,7 @@ import numpy as np
 from retinaface_fast._files import write_whole
 from retinaface_fast._imports import import_cv2
 from retinaface_fast.compare import can_be_embedded, embedding_crops, group_faces
+from retinaface_fast.compare.comparison import failures
 from retinaface_fast.draw import draw_faces
 from retinaface_fast.errors import RetinaFaceError
 from retinaface_fast.image import read_image
@@ -22,7 +23,7 @@ from retinaface_fast.image import read_image
 from . import _console
 from ._group_sheet import person_sheets
 from ._outputs import ResultsError, Stream, naming, write_picture
-from ._recognition import failures, search, wide_enough
+from ._recognition import search, wide_enough
 from ._report import plural, progress_bar
 
 if TYPE_CHECKING:

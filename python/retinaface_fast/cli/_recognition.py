@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
-from retinaface_fast.errors import ImageError, RetinaFaceError
+from retinaface_fast.errors import ImageError
 
 if TYPE_CHECKING:
     from retinaface_fast._typing import BoolArray, UInt8Array
@@ -91,7 +90,7 @@ def make_detector(
             return FaceDetector(score_threshold=score, max_pixels=max_pixels)
         from retinaface_fast.compare import DlibDetector
 
-        limit = {} if max_memory is None else {"max_memory": _bytes_of(max_memory)}
+        limit: dict[str, Any] = {} if max_memory is None else {"max_memory": _bytes_of(max_memory)}
         return DlibDetector(
             kind.value,
             upsample=upsample,
@@ -124,12 +123,6 @@ def search(detector: Any, pixels: UInt8Array) -> Detections:
         text = text.replace("upsample=", "--upsample ").replace("lower upsample", "lower --upsample")
         raise ImageError(text) from None
     return faces
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """What is the fault of one picture and does not end the run."""
-    cv2 = sys.modules.get("cv2")
-    return (RetinaFaceError, OSError, ValueError, MemoryError, *(() if cv2 is None else (cv2.error,)))
 
 
 def wide_enough(faces: Detections, min_face: int) -> BoolArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -110,8 +109,12 @@ def group(
     Goes on past broken files. Exit code 0: all went well; 1: something failed; 2: wrong usage; 130:
     interrupted.
     """
-    if not 0 < threshold < math.inf:
-        raise typer.BadParameter(f"must be above 0, got {threshold}", param_hint="--threshold")
+    from retinaface_fast.compare.grouping import HIGHEST_THRESHOLD
+
+    if not 0 < threshold <= HIGHEST_THRESHOLD:
+        raise typer.BadParameter(
+            f"must be above 0 and at most {HIGHEST_THRESHOLD:,}, got {threshold}", param_hint="--threshold"
+        )
     if out.exists() and not out.is_dir():
         raise typer.BadParameter(f"{out} is a file and not a folder", param_hint="--out")
     if out.is_dir() and any(out.iterdir()):

@@ -21,7 +21,6 @@ from ._recognition import (
     DetectorKind,
     LandmarkModel,
     MaxMemory,
-    failures,
     largest,
     make_detector,
     search,
@@ -171,6 +170,7 @@ def _subject(
     path: Path, index: int | None, finder: Any, embedder: Any, max_pixels: int | None
 ) -> _Subject | None:
     """The face of a picture; None, and an error on the standard error, if there is none."""
+    from retinaface_fast.compare.comparison import failures
     from retinaface_fast.image import read_image
 
     try:
