@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,6 +73,17 @@ def check_str(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, got {type(value).__name__} {value!r}")
     return value
+
+
+def check_optional_path(value: object, name: str) -> Path | None:
+    """Return `value` as a path, and None as it is, or say that the argument `name` must be one of them."""
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path or None, got {type(value).__name__} {value!r}")
+    if not os.fspath(value):
+        raise ValueError(f"{name} must be the path of a file, got an empty one")
+    return Path(value)
 
 
 def check_pictures(value: object) -> None:

@@ -286,10 +286,29 @@ def test_files_that_are_no_embedding(tmp_path: Path) -> None:
         FaceEmbedder(tmp_path / "none.dat")
     wrong = tmp_path / "wrong.dat"
     wrong.write_bytes(b"nothing of dlib's")
-    with pytest.raises(WeightsError, match=r"wrong\.dat: cannot be read as dlib's face embedding"):
+    with pytest.raises(WeightsError, match=r"wrong\.dat: not a file of dlib's face embedding, or damaged"):
         FaceEmbedder(wrong)
-    with pytest.raises(WeightsError, match="cannot be read as dlib's face embedding"):
+    with pytest.raises(WeightsError, match="not a file of dlib's face embedding"):
         FaceEmbedder(find_dlib_model("landmarks-5"))
+
+
+def test_a_damaged_file_may_ask_for_any_amount_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    dlib = pytest.importorskip("dlib")
+
+    def too_much(_: str) -> None:
+        raise MemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(dlib, "face_recognition_model_v1", too_much)
+    with pytest.raises(WeightsError, match=r"damaged: std::bad_alloc"):
+        FaceEmbedder()
+
+
+def test_paths_that_are_none() -> None:
+    pytest.importorskip("dlib")
+    with pytest.raises(TypeError, match="path must be a path or None, got int 5"):
+        FaceEmbedder(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="path must be the path of a file, got an empty one"):
+        FaceEmbedder("")
 
 
 def test_without_dlib(monkeypatch: pytest.MonkeyPatch) -> None:
