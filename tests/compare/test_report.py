@@ -228,6 +228,23 @@ def test_failures_are_listed() -> None:
     assert len(page.all("img")) == 1
 
 
+def test_a_detector_that_searched_nothing_did_not_find_nothing() -> None:
+    def refuse(image: np.ndarray) -> None:
+        raise ImageError("too large")
+
+    page, _, _ = report(Finder(ONE), Finder(before=refuse))
+    for heading, first in {
+        "Faces": "2",
+        "Matched with RetinaFace": "–",  # noqa: RUF001
+        "Found by RetinaFace only": "–",  # noqa: RUF001
+        "Not found by RetinaFace": "–",  # noqa: RUF001
+    }.items():
+        assert page.row(heading) == [first, "–"]  # noqa: RUF001
+    bins = [row[1:] for row in page.rows if " to " in row[0]]
+    assert bins
+    assert all(row[1] == "–" for row in bins)  # noqa: RUF001
+
+
 def test_pictures_that_are_not_shown_are_counted() -> None:
     page, _, _ = report(Finder(ONE), Finder(TWO), show=False)
     assert not page.all("article")

@@ -194,13 +194,13 @@ def print_summary(summary: dict[str, Any]) -> None:
     for detector in summary["detectors"]:
         pairs = summary["pairs"].get(detector["name"])
         counts = ["-"] * 3
-        if pairs is not None:
+        if pairs is not None and pairs["pictures"]:
             counts = [f"{pairs[key]:,}" for key in ("matched", "only_first", "only_second")]
         seconds = detector["median_seconds"]
         figures = [] if truth is None else [truth["ap"][detector["name"]][subset] for subset in subsets]
         table.add_row(
             detector["label"],
-            f"{detector['faces']:,}",
+            f"{detector['faces']:,}" if detector["pictures"] else "-",
             *counts,
             "-" if seconds is None else f"{1000 * seconds:,.1f}",
             *("-" if ap is None else f"{100 * ap:.2f}" for ap in figures),
