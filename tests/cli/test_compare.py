@@ -276,6 +276,15 @@ def test_names_of_pictures(made_up: type[MadeUpDlib], here: Path) -> None:
     assert {"same.png.jpg", "same.png-2.jpg"} <= {path.name for path in (here / "out/pictures").iterdir()}
 
 
+def test_every_picture_has_a_name_of_its_own(made_up: type[MadeUpDlib], here: Path) -> None:
+    widths = {"x/a.png": 80, "y/a.png": 90, "o/x/a.png": 100}
+    for path, width in widths.items():
+        picture(path, width=width)
+    assert compare("x/a.png", "y/a.png", "o", "-r", "--out", "out", "--quiet") == 0
+    found = {each["name"]: each["image_size"][1] for each in read_summary()["pictures"]}
+    assert found == {str(Path(path)): width for path, width in widths.items()}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -84,11 +84,12 @@ def report(
 ) -> tuple[Page, str, dict[str, Any]]:
     them = contestants(*finders)
     done, images = [], {}
-    for name, image in (pictures if pictures is not None else {"e/a": GRAY, "e/b": GRAY}).items():
+    given = pictures if pictures is not None else {"e/a": GRAY, "e/b": GRAY}
+    for index, (name, image) in enumerate(given.items()):
         compared, pixels = compare_picture(name, image, them, scored=truth)
         done.append(compared)
         if pixels is not None and show:
-            images[name] = {
+            images[index] = {
                 each: encode_jpeg(panel)
                 for each, panel in draw_panels(pixels, compared, max_side=panel_side(6)).items()
             }
@@ -196,6 +197,21 @@ def test_embedded_pictures_are_pictures() -> None:
         assert kind == "data:image/jpeg;base64"
         decoded = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
         assert decoded.shape == (100, 200, 3)
+
+
+def test_each_picture_is_its_own_whatever_its_name() -> None:
+    them = contestants(Finder(ONE))
+    shades = (30, 220)
+    done, images = [], {}
+    for index, shade in enumerate(shades):
+        compared, pixels = compare_picture("same", np.full((100, 200, 3), shade, np.uint8), them)
+        done.append(compared)
+        images[index] = {name: encode_jpeg(panel) for name, panel in draw_panels(pixels, compared).items()}
+    page = Page(render_report(summarize_comparison(them, done, min_iou=0.3), images))
+    for image, shade in zip(page.all("img"), shades, strict=True):
+        data = base64.b64decode((image["src"] or "").partition(",")[2])
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert np.median(decoded) == pytest.approx(shade, abs=3)
 
 
 def test_hostile_names_are_text() -> None:

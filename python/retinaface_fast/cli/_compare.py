@@ -61,7 +61,7 @@ class Run:
     max_pixels: int | None
     quiet: bool
     _done: list[ComparedPicture] = field(default_factory=list)
-    _images: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    _images: dict[int, dict[str, bytes]] = field(default_factory=dict)
     _failed: int = 0
     _faces: int = 0
 
@@ -149,7 +149,7 @@ class Run:
             picture.target.write_bytes(sheet)
         if side is not None:
             panels = draw_panels(pixels, compared, max_side=side)
-            self._images[picture.name] = {name: encode_jpeg(panel) for name, panel in panels.items()}
+            self._images[len(self._done)] = {name: encode_jpeg(panel) for name, panel in panels.items()}
 
     def _write(self) -> None:
         summary = summarize_comparison(
