@@ -199,6 +199,20 @@ def test_past_broken_files(made_up: type[MadeUpDlib], here: Path, capsys: pytest
     assert sorted(path.name for path in (here / "out" / "pictures").iterdir()) == ["b.png.jpg", "c.png.jpg"]
 
 
+def test_the_limit_of_memory_can_be_moved(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture("a.png", width=200, height=150)
+    options = ("a.png", "--out", "out", "--landmarks", "none")
+    assert compare(*options, "--max-memory", "0.0001") == 1
+    captured = capsys.readouterr()
+    assert "raise max_memory (--max-memory on the command line)" in captured.err
+    assert [each["pictures"] for each in read_summary()["detectors"]] == [1, 0]
+    row = next(line for line in captured.out.splitlines() if "dlib HOG" in line)
+    assert set(row.split()) == {"dlib", "HOG", "-"}, "no picture was searched, which is not to find no face"
+    assert compare(*options, "--max-memory", "0.1") == 0
+    assert main(["compare", "--help"]) == 0
+    assert "--max-memory" in capsys.readouterr().out
+
+
 def test_interrupted(made_up: type[MadeUpDlib], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for index in range(4):
         picture(f"photos/{index}.png", width=64 + index)
@@ -262,6 +276,15 @@ def test_names_of_pictures(made_up: type[MadeUpDlib], here: Path) -> None:
     assert {"same.png.jpg", "same.png-2.jpg"} <= {path.name for path in (here / "out/pictures").iterdir()}
 
 
+def test_every_picture_has_a_name_of_its_own(made_up: type[MadeUpDlib], here: Path) -> None:
+    widths = {"x/a.png": 80, "y/a.png": 90, "o/x/a.png": 100}
+    for path, width in widths.items():
+        picture(path, width=width)
+    assert compare("x/a.png", "y/a.png", "o", "-r", "--out", "out", "--quiet") == 0
+    found = {each["name"]: each["image_size"][1] for each in read_summary()["pictures"]}
+    assert found == {str(Path(path)): width for path, width in widths.items()}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -275,6 +298,8 @@ def test_names_of_pictures(made_up: type[MadeUpDlib], here: Path) -> None:
         ("a.png", "--out", "out", "--upsample", "3"),
         ("a.png", "--out", "out", "--landmarks", "4"),
         ("a.png", "--out", "out", "--dlib-threshold", "nan"),
+        ("a.png", "--out", "out", "--max-memory", "nan"),
+        ("a.png", "--out", "out", "--max-memory", "0"),
         ("a.png", "--out", "out", "--score-threshold", "2"),
         ("a.png", "--out", "out", "--model", "nobody"),
         ("a.png", "--out", "out", "--images", "."),

@@ -61,7 +61,7 @@ class Run:
     max_pixels: int | None
     quiet: bool
     _done: list[ComparedPicture] = field(default_factory=list)
-    _images: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    _images: dict[int, dict[str, bytes]] = field(default_factory=dict)
     _failed: int = 0
     _faces: int = 0
 
@@ -149,7 +149,7 @@ class Run:
             picture.target.write_bytes(sheet)
         if side is not None:
             panels = draw_panels(pixels, compared, max_side=side)
-            self._images[picture.name] = {name: encode_jpeg(panel) for name, panel in panels.items()}
+            self._images[len(self._done)] = {name: encode_jpeg(panel) for name, panel in panels.items()}
 
     def _write(self) -> None:
         summary = summarize_comparison(
@@ -194,13 +194,13 @@ def print_summary(summary: dict[str, Any]) -> None:
     for detector in summary["detectors"]:
         pairs = summary["pairs"].get(detector["name"])
         counts = ["-"] * 3
-        if pairs is not None:
+        if pairs is not None and pairs["pictures"]:
             counts = [f"{pairs[key]:,}" for key in ("matched", "only_first", "only_second")]
         seconds = detector["median_seconds"]
         figures = [] if truth is None else [truth["ap"][detector["name"]][subset] for subset in subsets]
         table.add_row(
             detector["label"],
-            f"{detector['faces']:,}",
+            f"{detector['faces']:,}" if detector["pictures"] else "-",
             *counts,
             "-" if seconds is None else f"{1000 * seconds:,.1f}",
             *("-" if ap is None else f"{100 * ap:.2f}" for ap in figures),

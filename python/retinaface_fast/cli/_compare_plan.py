@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,12 +92,10 @@ def find_pictures(
     inputs = Inputs(found)
     for name in ("report.html", "comparison.json"):
         inputs.protect(out / name, "--out")
-    short = [source.relative for source in found]
     taken: set[Path] = set()
     pictures = []
-    for source in found:
-        name = str(source.path if short.count(source.relative) > 1 else source.relative)
-        relative = source.relative
+    for source, short_name in zip(found, _names(found), strict=True):
+        name, relative = short_name, source.relative
         if named_by_event:
             place = source.path.absolute()
             name = f"{place.parent.name}/{place.stem}"
@@ -104,6 +103,29 @@ def find_pictures(
         target = unique(out / "pictures" / relative.with_name(f"{relative.name}.jpg"), taken)
         pictures.append(Picture(name, source, inputs.protect(target, "--out")))
     return pictures, missing
+
+
+def _names(sources: Sequence[Source]) -> list[str]:
+    """Return a short name for each, and the whole path of those that would share one.
+
+    Examples:
+        >>> paths = ["x/a.png", "y/a.png", "o/x/a.png", "o/b.png"]
+        >>> shorts = ["a.png", "a.png", "x/a.png", "b.png"]
+        >>> sources = [Source(Path(path), Path(short)) for path, short in zip(paths, shorts)]
+        >>> [Path(name).as_posix() for name in _names(sources)]
+        ['x/a.png', 'y/a.png', 'o/x/a.png', 'b.png']
+    """
+    names = [str(source.relative) for source in sources]
+    while True:
+        counts = Counter(names)
+        longer = [
+            str(source.path) if counts[name] > 1 else name
+            for source, name in zip(sources, names, strict=True)
+        ]
+        # The whole path of one may be the short name of another.
+        if longer == names:
+            return names
+        names = longer
 
 
 class Truth:

@@ -114,6 +114,15 @@ def compare(
             rich_help_panel=_DLIB,
         ),
     ] = 0,
+    max_memory: Annotated[
+        float,
+        typer.Option(
+            metavar="GIB",
+            help="Refuse pictures for which dlib would need more memory; 4 without it.",
+            show_default=False,
+            rich_help_panel=_DLIB,
+        ),
+    ] = 4.0,
     landmarks: Annotated[
         Landmarks, typer.Option(help="Landmark predictor of dlib.", rich_help_panel=_DLIB)
     ] = Landmarks.all_68,
@@ -175,6 +184,10 @@ def compare(
     if not math.isfinite(dlib_threshold):
         raise typer.BadParameter("must be a number", param_hint="--dlib-threshold")
 
+    max_bytes = max_memory * 2**30
+    if not 1 <= max_bytes < math.inf:
+        raise typer.BadParameter(f"must be above 0, got {max_memory}", param_hint="--max-memory")
+
     from . import _compare_plan as plan
     from ._compare import Run
 
@@ -192,7 +205,12 @@ def compare(
         "threads": threads,
         "score_threshold": score_threshold,
     }
-    dlib_options = {"upsample": upsample, "landmarks": landmarks.value, "score_threshold": dlib_threshold}
+    dlib_options = {
+        "upsample": upsample,
+        "landmarks": landmarks.value,
+        "score_threshold": dlib_threshold,
+        "max_memory": int(max_bytes),
+    }
     run = Run(
         pictures=pictures,
         missing=missing,

@@ -332,7 +332,7 @@ class DlibDetector:
             raise ImageError(
                 f"{self.model} needs some {needed / 2**30:.1f} GiB of memory for {width}x{height} pixels at "
                 f"upsample={self.upsample}, and max_memory allows {self.max_memory / 2**30:.1f} GiB: shrink "
-                "the picture, lower upsample, or raise max_memory"
+                "the picture, lower upsample, or raise max_memory (--max-memory on the command line)"
             )
 
     def _find_landmarks(self, pixels: UInt8Array, edges: Any) -> FloatArray:
