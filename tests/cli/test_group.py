@@ -219,7 +219,7 @@ def test_memory_for_the_cnn(collins: UInt8Array, capsys: pytest.CaptureFixture[s
     write("a.png", collins)
     arguments = ["group", "a.png", "--out", "out", "--detector", "cnn", "--max-memory", "0.01"]
     assert main(arguments) == 1
-    assert "raise --max-memory" in capsys.readouterr().err
+    assert "--max-memory on the command line" in capsys.readouterr().err
 
 
 def test_it_does_not_write_where_something_is(collins: UInt8Array) -> None:

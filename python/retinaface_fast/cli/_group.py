@@ -23,7 +23,7 @@ from retinaface_fast.image import read_image
 from . import _console
 from ._group_sheet import person_sheets
 from ._outputs import ResultsError, Stream, naming, write_picture
-from ._recognition import search, wide_enough
+from ._recognition import wide_enough
 from ._report import plural, progress_bar
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class GroupRun:
 
     def _look_at(self, number: int, source: Source) -> None:
         pixels = read_image(source.path, max_pixels=self.plan.max_pixels).to_color("bgr")
-        faces = search(self.detector, pixels)
+        faces = self.detector.detect(pixels)
         wide, usable = wide_enough(faces, self.plan.min_face), can_be_embedded(faces)
         indices = np.flatnonzero(wide & usable)
         faces = faces[indices]

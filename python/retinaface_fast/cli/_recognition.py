@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from retinaface_fast.errors import ImageError
-
 if TYPE_CHECKING:
-    from retinaface_fast._typing import BoolArray, UInt8Array
+    from retinaface_fast._typing import BoolArray
     from retinaface_fast.detections import Detections
 
 #: Faces that are less wide say little. Of 42 portraits made smaller, compared with other portraits of the
@@ -108,21 +106,6 @@ def _bytes_of(gib: float) -> int:
     if not (math.isfinite(gib) and gib * 2**30 >= 1):
         raise typer.BadParameter(f"must be above 0, got {gib}", param_hint="--max-memory")
     return int(gib * 2**30)
-
-
-def search(detector: Any, pixels: UInt8Array) -> Detections:
-    """Find the faces; an error that advises to change an argument names the option for it.
-
-    Raises:
-        ImageError: The picture is refused.
-    """
-    try:
-        faces: Detections = detector.detect(pixels)
-    except ImageError as error:
-        text = str(error).replace("max_memory", "--max-memory")
-        text = text.replace("upsample=", "--upsample ").replace("lower upsample", "lower --upsample")
-        raise ImageError(text) from None
-    return faces
 
 
 def wide_enough(faces: Detections, min_face: int) -> BoolArray:

@@ -23,7 +23,6 @@ from ._recognition import (
     MaxMemory,
     largest,
     make_detector,
-    search,
 )
 from ._report import plural
 
@@ -175,7 +174,7 @@ def _subject(
 
     try:
         pixels = read_image(path, max_pixels=max_pixels).to_color("bgr")
-        faces = search(finder, pixels)
+        faces = finder.detect(pixels)
         if not len(faces):
             _console.error(f"{path}: no face with a score above {finder.score_threshold:g}")
             return None
