@@ -130,6 +130,12 @@ def group(
     if json_to is not None and json_to != "-":
         if Path(json_to).is_dir():
             raise typer.BadParameter(f"{json_to} is a folder and not a file", param_hint="--json")
+        target, folder = Path(json_to).resolve(), out.resolve()
+        if folder == target or folder in target.parents or target in folder.parents:
+            raise typer.BadParameter(
+                f"{json_to} is in --out, where groups.json is anyway, or in its way",
+                param_hint="--json",
+            )
         Inputs(found).protect(Path(json_to), "--json")
 
     from retinaface_fast.compare import FaceEmbedder
