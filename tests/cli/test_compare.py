@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("dlib")
 pytest.importorskip("jinja2")
 
-from retinaface_fast.cli import main
+from retinaface_fast.cli import _compare, main
 from retinaface_fast.cli._compare import _spread
 from retinaface_fast.compare.pairing import DEFAULT_MIN_IOU
 from retinaface_fast.errors import ImageError
@@ -211,6 +211,59 @@ def test_the_limit_of_memory_can_be_moved(here: Path, capsys: pytest.CaptureFixt
     assert compare(*options, "--max-memory", "0.1") == 0
     assert main(["compare", "--help"]) == 0
     assert "--max-memory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [ValueError("no room"), MemoryError(), cv2.error("no room")])
+def test_past_a_failing_drawing(
+    made_up: type[MadeUpDlib],
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    for index in range(3):
+        picture(f"photos/{index}.png", width=64 + index)
+    real = _compare.side_by_side
+
+    def fail(pixels: UInt8Array, *rest: Any) -> UInt8Array:
+        if pixels.shape[1] == 65:
+            raise error
+        return real(pixels, *rest)
+
+    monkeypatch.setattr(_compare, "side_by_side", fail)
+    assert compare("photos", "--out", "out") == 1
+    assert "1.png: cannot be drawn: " in capsys.readouterr().err
+    assert [len(each["searches"]) for each in read_summary()["pictures"]] == [2, 2, 2]
+    assert sorted(path.name for path in (here / "out" / "pictures").iterdir()) == ["0.png.jpg", "2.png.jpg"]
+    assert (here / "out" / "report.html").is_file()
+
+
+def test_sheets_are_whole_or_not_there(
+    made_up: type[MadeUpDlib], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture("a.png")
+    real = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.suffix == ".jpg":
+            real(self, data[:100])
+            raise OSError(28, "No space left on device")
+        return real(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert compare("a.png", "--out", "out") == 1
+    assert list((here / "out" / "pictures").iterdir()) == []
+    assert read_summary()["num_pictures"] == 1
+
+
+def test_interrupted_while_the_report_is_made(
+    made_up: type[MadeUpDlib], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture("a.png")
+    monkeypatch.setattr(_compare, "render_report", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert compare("a.png", "--out", "out") == 130
+    assert read_summary()["num_pictures"] == 1
+    assert not (here / "out" / "report.html").exists()
 
 
 def test_interrupted(made_up: type[MadeUpDlib], here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 
 from retinaface_fast._files import write_whole
-from retinaface_fast.compare.comparison import compare_picture, warm_up
+from retinaface_fast.compare.comparison import compare_picture, failures, warm_up
 from retinaface_fast.compare.panels import draw_panels, encode_jpeg, panel_side, side_by_side
 from retinaface_fast.compare.report import render_report
 from retinaface_fast.compare.summary import summarize_comparison
@@ -21,7 +21,7 @@ from retinaface_fast.data import SUBSETS
 
 from . import _console
 from ._compare_plan import PROTOCOL
-from ._outputs import OutputError, ResultsError, naming
+from ._outputs import OutputError, ResultsError, naming, write_picture
 from ._report import plural, progress_bar
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Run:
         except KeyboardInterrupt:
             interrupted = True
         if self._done:
-            self._write()
+            interrupted = self._write() or interrupted
         if not self.quiet:
             how = plural(len(self._done), "picture")
             if interrupted:
@@ -111,12 +111,15 @@ class Run:
                     max_pixels=self.max_pixels,
                 )
                 self._report_errors(compared)
+                self._done.append(compared)
                 if pixels is not None:
                     try:
-                        self._draw(picture, compared, pixels, side if index in shown else None)
+                        self._draw(index, compared, pixels, side if index in shown else None)
                     except OutputError as error:
                         self._fail(str(error))
-                self._done.append(compared)
+                    except failures() as error:
+                        reason = str(error) or type(error).__name__
+                        self._fail(f"{picture.name}: cannot be drawn: {reason}")
                 advance(compared)
 
     @contextlib.contextmanager
@@ -140,18 +143,14 @@ class Run:
             if search is not None and search.error is not None:
                 self._fail(f"{compared.name}: {contestant.label}: {search.error}")
 
-    def _draw(
-        self, picture: Picture, compared: ComparedPicture, pixels: UInt8Array, side: int | None
-    ) -> None:
-        sheet = encode_jpeg(side_by_side(pixels, compared, self.contestants), quality=90)
-        with naming(picture.target):
-            picture.target.parent.mkdir(parents=True, exist_ok=True)
-            picture.target.write_bytes(sheet)
+    def _draw(self, index: int, compared: ComparedPicture, pixels: UInt8Array, side: int | None) -> None:
+        write_picture(self.pictures[index].target, side_by_side(pixels, compared, self.contestants))
         if side is not None:
             panels = draw_panels(pixels, compared, max_side=side)
-            self._images[len(self._done)] = {name: encode_jpeg(panel) for name, panel in panels.items()}
+            self._images[index] = {name: encode_jpeg(panel) for name, panel in panels.items()}
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
+        """Write what was found and then the report; return whether the second was interrupted."""
         summary = summarize_comparison(
             self.contestants,
             self._done,
@@ -159,15 +158,20 @@ class Run:
             truth=self.truth,
             protocol=None if self.truth is None else PROTOCOL.name,
         )
-        for name, text in (
-            ("comparison.json", json.dumps(summary, allow_nan=False) + "\n"),
-            ("report.html", render_report(summary, self._images)),
-        ):
-            with naming(self.out / name):
-                write_whole(self.out / name, text)
+        # First what took hours and cannot be had again without them.
+        self._write_text("comparison.json", json.dumps(summary, allow_nan=False) + "\n")
+        try:
+            self._write_text("report.html", render_report(summary, self._images))
+        except KeyboardInterrupt:
+            return True
         if not self.quiet:
             print_summary(summary)
             _console.line(_console.stdout(), f"{self.out / 'report.html'}")
+        return False
+
+    def _write_text(self, name: str, text: str) -> None:
+        with naming(self.out / name):
+            write_whole(self.out / name, text)
 
 
 def _spread(number: int, most: int) -> list[int]:
