@@ -20,6 +20,7 @@ from retinaface_fast.compare.summary import summarize_comparison
 from retinaface_fast.data import SUBSETS
 
 from . import _console
+from ._compare_out import REPORT, SUMMARY
 from ._compare_plan import PROTOCOL
 from ._outputs import OutputError, ResultsError, naming, write_picture
 from ._report import plural, progress_bar
@@ -44,6 +45,7 @@ class Run:
         missing: Arguments that lead to nothing: each counts as failed.
         contestants: The detectors, RetinaFace first.
         out: Folder to write to.
+        earlier: Sheets of an earlier run there: deleted in the end, unless this run has written or read them.
         truth: Ground truth; None without average precision.
         show: Most pictures in the report.
         min_iou: Least overlap of a pair.
@@ -55,12 +57,14 @@ class Run:
     missing: Sequence[NotFound]
     contestants: Sequence[Contestant]
     out: Path
+    earlier: Sequence[Path]
     truth: Truth | None
     show: int
     min_iou: float
     max_pixels: int | None
     quiet: bool
     _done: list[ComparedPicture] = field(default_factory=list)
+    _sheets: dict[int, Path] = field(default_factory=dict)
     _images: dict[int, dict[str, bytes]] = field(default_factory=dict)
     _failed: int = 0
     _faces: int = 0
@@ -144,7 +148,9 @@ class Run:
                 self._fail(f"{compared.name}: {contestant.label}: {search.error}")
 
     def _draw(self, index: int, compared: ComparedPicture, pixels: UInt8Array, side: int | None) -> None:
-        write_picture(self.pictures[index].target, side_by_side(pixels, compared, self.contestants))
+        target = self.pictures[index].target
+        write_picture(target, side_by_side(pixels, compared, self.contestants))
+        self._sheets[index] = target
         if side is not None:
             panels = draw_panels(pixels, compared, max_side=side)
             self._images[index] = {name: encode_jpeg(panel) for name, panel in panels.items()}
@@ -158,16 +164,29 @@ class Run:
             truth=self.truth,
             protocol=None if self.truth is None else PROTOCOL.name,
         )
+        for index, sheet in self._sheets.items():
+            summary["pictures"][index]["sheet"] = sheet.relative_to(self.out).as_posix()
+        self._delete_earlier()
         # First what took hours and cannot be had again without them.
-        self._write_text("comparison.json", json.dumps(summary, allow_nan=False) + "\n")
+        self._write_text(SUMMARY, json.dumps(summary, allow_nan=False) + "\n")
         try:
-            self._write_text("report.html", render_report(summary, self._images))
+            self._write_text(REPORT, render_report(summary, self._images))
         except KeyboardInterrupt:
             return True
         if not self.quiet:
             print_summary(summary)
-            _console.line(_console.stdout(), f"{self.out / 'report.html'}")
+            _console.line(_console.stdout(), f"{self.out / REPORT}")
         return False
+
+    def _delete_earlier(self) -> None:
+        kept = {path.resolve() for path in self._sheets.values()}
+        kept |= {picture.source.path.resolve() for picture in self.pictures}
+        for path in self.earlier:
+            if path.resolve() not in kept:
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    self._fail(f"cannot delete {path} of an earlier run: {error.strerror or error}")
 
     def _write_text(self, name: str, text: str) -> None:
         with naming(self.out / name):
