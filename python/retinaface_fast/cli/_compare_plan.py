@@ -17,6 +17,7 @@ from retinaface_fast.data import read_ground_truth, read_names
 from retinaface_fast.evaluation import PROTOCOLS
 from retinaface_fast.image import pixel_limit
 
+from ._compare_out import REPORT, SHEETS, SUMMARY
 from ._outputs import Inputs, unique
 from ._sources import NotFound, Source, expand
 
@@ -76,7 +77,7 @@ def find_pictures(
         DatasetError: The list of names cannot be read.
         typer.BadParameter: The run would write over a picture.
     """
-    found, missing = expand(sources, recursive=recursive, excluded=[out])
+    found, missing = expand(sources, recursive=recursive, excluded=[out, out / SHEETS])
     missing += [
         NotFound(str(source.path), "a video: compare takes pictures")
         for source in found
@@ -90,7 +91,7 @@ def find_pictures(
         gone = set(absent)
         found += [Source(images / name, Path(name)) for name in listed if name not in gone]
     inputs = Inputs(found)
-    for name in ("report.html", "comparison.json"):
+    for name in (REPORT, SUMMARY):
         inputs.protect(out / name, "--out")
     taken: set[Path] = set()
     pictures = []
@@ -100,7 +101,7 @@ def find_pictures(
             place = source.path.absolute()
             name = f"{place.parent.name}/{place.stem}"
             relative = Path(place.parent.name) / place.name
-        target = unique(out / "pictures" / relative.with_name(f"{relative.name}.jpg"), taken)
+        target = unique(out / SHEETS / relative.with_name(f"{relative.name}.jpg"), taken)
         pictures.append(Picture(name, source, inputs.protect(target, "--out")))
     return pictures, missing
 

@@ -41,7 +41,7 @@ def compare(
             "--out",
             "-o",
             metavar="DIR",
-            help="Folder for report.html, comparison.json and pictures/.",
+            help="Folder for report.html, comparison.json and pictures/; replaces those of an earlier run.",
             rich_help_panel=_OUTPUT,
         ),
     ],
@@ -190,8 +190,10 @@ def compare(
 
     from . import _compare_plan as plan
     from ._compare import Run
+    from ._compare_out import earlier_sheets
 
     plan.check_extra()
+    earlier = earlier_sheets(out)
     kinds = list(dict.fromkeys(each.value for each in kind or Kind))
     pictures, missing = plan.find_pictures(
         sources or [], recursive=recursive, out=out, images=images, names=names, named_by_event=gt is not None
@@ -216,6 +218,7 @@ def compare(
         missing=missing,
         contestants=plan.contestants(options, kinds, dlib_options, scored=truth is not None),
         out=out,
+        earlier=earlier,
         truth=truth,
         show=show,
         min_iou=plan.checked_min_iou(min_iou),
