@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,16 @@ def check_fraction(value: object, name: str) -> float:
     return number
 
 
+def check_number(value: object, name: str) -> float:
+    """Return `value` as a float, or say that the argument `name` must be a finite number."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {number}")
+    return number
+
+
 def check_color(value: object) -> None:
     """Say that the argument `color` must be one of the two channel orders, unless `value` is."""
     if not (isinstance(value, str) and value in ("bgr", "rgb")):
@@ -62,6 +73,17 @@ def check_str(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, got {type(value).__name__} {value!r}")
     return value
+
+
+def check_optional_path(value: object, name: str) -> Path | None:
+    """Return `value` as a path, and None as it is, or say that the argument `name` must be one of them."""
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path or None, got {type(value).__name__} {value!r}")
+    if not os.fspath(value):
+        raise ValueError(f"{name} must be the path of a file, got an empty one")
+    return Path(value)
 
 
 def check_pictures(value: object) -> None:

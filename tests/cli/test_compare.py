@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("dlib")
 pytest.importorskip("jinja2")
 
-from retinaface_fast.cli import main
+from retinaface_fast.cli import _compare, main
 from retinaface_fast.cli._compare import _spread
 from retinaface_fast.compare.pairing import DEFAULT_MIN_IOU
 from retinaface_fast.errors import ImageError
@@ -199,6 +199,73 @@ def test_past_broken_files(made_up: type[MadeUpDlib], here: Path, capsys: pytest
     assert sorted(path.name for path in (here / "out" / "pictures").iterdir()) == ["b.png.jpg", "c.png.jpg"]
 
 
+def test_the_limit_of_memory_can_be_moved(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture("a.png", width=200, height=150)
+    options = ("a.png", "--out", "out", "--landmarks", "none")
+    assert compare(*options, "--max-memory", "0.0001") == 1
+    captured = capsys.readouterr()
+    assert "raise max_memory (--max-memory on the command line)" in captured.err
+    assert [each["pictures"] for each in read_summary()["detectors"]] == [1, 0]
+    row = next(line for line in captured.out.splitlines() if "dlib HOG" in line)
+    assert set(row.split()) == {"dlib", "HOG", "-"}, "no picture was searched, which is not to find no face"
+    assert compare(*options, "--max-memory", "0.1") == 0
+    assert main(["compare", "--help"]) == 0
+    assert "--max-memory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [ValueError("no room"), MemoryError(), cv2.error("no room")])
+def test_past_a_failing_drawing(
+    made_up: type[MadeUpDlib],
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    for index in range(3):
+        picture(f"photos/{index}.png", width=64 + index)
+    real = _compare.side_by_side
+
+    def fail(pixels: UInt8Array, *rest: Any) -> UInt8Array:
+        if pixels.shape[1] == 65:
+            raise error
+        return real(pixels, *rest)
+
+    monkeypatch.setattr(_compare, "side_by_side", fail)
+    assert compare("photos", "--out", "out") == 1
+    assert "1.png: cannot be drawn: " in capsys.readouterr().err
+    assert [len(each["searches"]) for each in read_summary()["pictures"]] == [2, 2, 2]
+    assert sorted(path.name for path in (here / "out" / "pictures").iterdir()) == ["0.png.jpg", "2.png.jpg"]
+    assert (here / "out" / "report.html").is_file()
+
+
+def test_sheets_are_whole_or_not_there(
+    made_up: type[MadeUpDlib], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture("a.png")
+    real = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.suffix == ".jpg":
+            real(self, data[:100])
+            raise OSError(28, "No space left on device")
+        return real(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert compare("a.png", "--out", "out") == 1
+    assert list((here / "out" / "pictures").iterdir()) == []
+    assert read_summary()["num_pictures"] == 1
+
+
+def test_interrupted_while_the_report_is_made(
+    made_up: type[MadeUpDlib], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture("a.png")
+    monkeypatch.setattr(_compare, "render_report", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert compare("a.png", "--out", "out") == 130
+    assert read_summary()["num_pictures"] == 1
+    assert not (here / "out" / "report.html").exists()
+
+
 def test_interrupted(made_up: type[MadeUpDlib], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for index in range(4):
         picture(f"photos/{index}.png", width=64 + index)
@@ -262,6 +329,15 @@ def test_names_of_pictures(made_up: type[MadeUpDlib], here: Path) -> None:
     assert {"same.png.jpg", "same.png-2.jpg"} <= {path.name for path in (here / "out/pictures").iterdir()}
 
 
+def test_every_picture_has_a_name_of_its_own(made_up: type[MadeUpDlib], here: Path) -> None:
+    widths = {"x/a.png": 80, "y/a.png": 90, "o/x/a.png": 100}
+    for path, width in widths.items():
+        picture(path, width=width)
+    assert compare("x/a.png", "y/a.png", "o", "-r", "--out", "out", "--quiet") == 0
+    found = {each["name"]: each["image_size"][1] for each in read_summary()["pictures"]}
+    assert found == {str(Path(path)): width for path, width in widths.items()}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -275,6 +351,8 @@ def test_names_of_pictures(made_up: type[MadeUpDlib], here: Path) -> None:
         ("a.png", "--out", "out", "--upsample", "3"),
         ("a.png", "--out", "out", "--landmarks", "4"),
         ("a.png", "--out", "out", "--dlib-threshold", "nan"),
+        ("a.png", "--out", "out", "--max-memory", "nan"),
+        ("a.png", "--out", "out", "--max-memory", "0"),
         ("a.png", "--out", "out", "--score-threshold", "2"),
         ("a.png", "--out", "out", "--model", "nobody"),
         ("a.png", "--out", "out", "--images", "."),
@@ -291,14 +369,90 @@ def test_wrong_usage(here: Path, arguments: tuple[str, ...]) -> None:
 
 def test_no_input_is_written_over(made_up: type[MadeUpDlib], here: Path) -> None:
     picture("a.png")
-    (here / "out" / "pictures").mkdir(parents=True)
-    (here / "out" / "pictures" / "a.png.jpg").hardlink_to(here / "a.png")
+    assert compare("a.png", "--out", "out", "--quiet") == 0
+    sheet, page = here / "out" / "pictures" / "a.png.jpg", here / "out" / "report.html"
+    sheet.unlink()
+    sheet.hardlink_to(here / "a.png")
     before = (here / "a.png").read_bytes()
     assert compare("a.png", "--out", "out") == 2
     assert (here / "a.png").read_bytes() == before
-    picture("out/report.html.png")
-    Path("out/report.html.png").rename("out/report.html")
+    sheet.unlink()
+    page.unlink()
+    page.hardlink_to(here / "a.png")
     assert compare("out/report.html", "--out", "out") == 2
+    assert (here / "a.png").read_bytes() == before
+
+
+def test_a_second_run_replaces_the_first(made_up: type[MadeUpDlib], here: Path) -> None:
+    for name in ("a", "b", "c"):
+        picture(f"{name}.png")
+    for _ in range(2):
+        assert compare(".", "-r", "--out", ".", "--quiet") == 0
+        names = [each["name"] for each in read_summary(".")["pictures"]]
+        assert names == ["a.png", "b.png", "c.png"], "its own sheets are no pictures to compare on"
+    sheets = here / "pictures"
+    assert [each["sheet"] for each in read_summary(".")["pictures"]] == [
+        f"pictures/{name}.png.jpg" for name in ("a", "b", "c")
+    ]
+    (sheets / "mine.jpg").write_bytes(b"of somebody")
+    (here / "b.png").unlink()
+    assert compare(".", "--out", ".", "--quiet") == 0
+    assert sorted(path.name for path in sheets.iterdir()) == ["a.png.jpg", "c.png.jpg", "mine.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("report.html", "<p>of somebody</p>"),
+        ("comparison.json", "{}"),
+        ("comparison.json", "[1, 2"),
+        ("comparison.json", "\\udcff"),
+        ("pictures/holiday.jpg", "of somebody"),
+        ("pictures", "a file"),
+    ],
+)
+def test_what_is_of_somebody_else_stays(
+    made_up: type[MadeUpDlib], here: Path, capsys: pytest.CaptureFixture[str], name: str, content: str
+) -> None:
+    picture("a.png")
+    path = here / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert compare("a.png", "--out", "out") == 2
+    assert "not of an earlier comparison" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert path.read_text() == content
+    assert [each.name for each in (here / "out").iterdir()] == [name.partition("/")[0]]
+
+
+@pytest.mark.parametrize(
+    "sheet", ["../mine.jpg", "mine.jpg", "/{}/mine.jpg", "pictures/../mine.jpg", 7, "\0"]
+)
+def test_a_made_up_list_of_sheets_deletes_nothing(
+    made_up: type[MadeUpDlib], here: Path, sheet: object
+) -> None:
+    picture("a.png")
+    assert compare("a.png", "--out", "out", "--quiet") == 0
+    summary = read_summary()
+    summary["pictures"] += [
+        {"name": "x", "sheet": sheet.format(here) if isinstance(sheet, str) else sheet},
+        "nothing",
+    ]
+    (here / "out" / "comparison.json").write_text(json.dumps(summary))
+    for folder in (here, here / "out"):
+        (folder / "mine.jpg").write_bytes(b"of somebody")
+    assert compare("a.png", "--out", "out", "--quiet") == 0
+    assert (here / "mine.jpg").is_file()
+    assert (here / "out" / "mine.jpg").is_file()
+
+
+def test_a_sheet_that_is_an_input_is_not_deleted(made_up: type[MadeUpDlib], here: Path) -> None:
+    picture("a.png")
+    assert compare("a.png", "--out", "out", "--quiet") == 0
+    assert compare("out/pictures/a.png.jpg", "--out", "out", "--quiet") == 0
+    assert sorted(path.name for path in (here / "out" / "pictures").iterdir()) == [
+        "a.png.jpg",
+        "a.png.jpg.jpg",
+    ]
 
 
 def test_a_video_is_no_picture(

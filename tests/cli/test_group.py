@@ -124,6 +124,7 @@ def test_two_faces_of_one_picture_are_two_persons_except_in_collages(collins: UI
     assert main(["group", "twice.png", "--out", "apart", "--quiet"]) == 0
     assert sorted(persons_of(groups("apart"))["twice.png"]) == [1, 2]
     assert not list(Path("apart").glob("person-*"))
+    assert [face["crop"] for face in groups("apart")["pictures"][0]["faces"]] == [None, None]
     assert main(["group", "twice.png", "--out", "together", "--collages", "--quiet"]) == 0
     assert persons_of(groups("together"))["twice.png"] == [1, 1]
     assert len(list(Path("together/person-001").iterdir())) == 2
@@ -215,6 +216,13 @@ def test_hog_with_five_points(collins: UInt8Array) -> None:
     assert record["pictures"][0]["faces"][0]["landmarks"]["nose"] is None
 
 
+def test_memory_for_the_cnn(collins: UInt8Array, capsys: pytest.CaptureFixture[str]) -> None:
+    write("a.png", collins)
+    arguments = ["group", "a.png", "--out", "out", "--detector", "cnn", "--max-memory", "0.01"]
+    assert main(arguments) == 1
+    assert "--max-memory on the command line" in capsys.readouterr().err
+
+
 def test_it_does_not_write_where_something_is(collins: UInt8Array) -> None:
     write("in/a.png", collins)
     digest = hashlib.sha256(Path("in/a.png").read_bytes()).digest()
@@ -224,6 +232,10 @@ def test_it_does_not_write_where_something_is(collins: UInt8Array) -> None:
         ["group", "in", "--out", "file"],
         ["group", "in", "--out", "out", "--json", "in/a.png"],
         ["group", "in", "--out", "out", "--json", "in"],
+        ["group", "in", "--out", "out", "--json", "out/persons-1.jpg"],
+        ["group", "in", "--out", "out", "--json", "x/../out/deep/er.json"],
+        ["group", "in", "--out", "out", "--json", "out"],
+        ["group", "in", "--out", "new/out", "--json", "new"],
     ):
         assert main(arguments) == 2
     assert hashlib.sha256(Path("in/a.png").read_bytes()).digest() == digest
@@ -237,6 +249,7 @@ def test_it_does_not_write_where_something_is(collins: UInt8Array) -> None:
         ["group", "--out", "out"],
         ["group", "a.png", "--out", "out", "--threshold", "0"],
         ["group", "a.png", "--out", "out", "--threshold", "inf"],
+        ["group", "a.png", "--out", "out", "--threshold", "1e308"],
         ["group", "a.png", "--out", "out", "--min-size", "0"],
         ["group", "a.png", "--out", "out", "--min-face", "0"],
         ["group", "a.png", "--out", "out", "--upsample", "1"],
@@ -258,6 +271,57 @@ def test_interrupted(
     assert main(["group", "a.png", "--out", "out"]) == 130
     assert capsys.readouterr().err == "error: interrupted\n"
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["empty folder", "new folder"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_folder_that_cannot_be_finished_is_left_as_it_was(
+    collins: UInt8Array,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    is_there: bool,
+) -> None:
+    def fail(*_: object) -> None:
+        assert Path("deep/out/pictures/0002-b.jpg").is_file(), "nearly all is written"
+        raise error
+
+    write("a.png", collins)
+    write("b.png", mirrored(collins))
+    if is_there:
+        Path("deep/out").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("retinaface_fast.cli._group.GroupRun._csv", fail)
+        code = main(["group", "a.png", "b.png", "--out", "deep/out", "--quiet"])
+    message = capsys.readouterr().err
+    if isinstance(error, OSError):
+        assert (code, message) == (1, "error: cannot write deep/out: No space left on device\n")
+    else:
+        assert (code, message) == (130, "error: interrupted\n")
+    assert [path.as_posix() for path in Path().rglob("*") if path.suffix != ".png"] == (
+        ["deep", "deep/out"] if is_there else []
+    )
+    assert main(["group", "a.png", "b.png", "--out", "deep/out", "--quiet"]) == 0
+
+
+def test_files_are_whole_or_not_there(collins: UInt8Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.write_bytes
+
+    def half(path: Path, data: bytes) -> int:
+        if "0002-b-0" in path.name or "mine" in path.name:
+            real(path, data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        return real(path, data)
+
+    write("a.png", collins)
+    write("b.png", mirrored(collins))
+    Path("mine.json").write_text("old")
+    monkeypatch.setattr(Path, "write_bytes", half)
+    assert main(["group", "a.png", "b.png", "--out", "out", "--json", "mine.json", "--quiet"]) == 1
+    assert [path.name for path in Path("out/person-001").iterdir()] == ["0001-a-0.jpg"]
+    assert [entry["source"] for entry in groups()["failed"]] == ["b.png"]
+    assert Path("mine.json").read_text() == "old"
+    assert not [path for path in Path().rglob("*") if "part" in path.name]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders are not protected this way")

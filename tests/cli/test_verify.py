@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -113,6 +114,22 @@ def test_dlib_finds_the_faces(
     assert main(["verify", collins, hopper, *options]) == 3
 
 
+def test_memory_for_the_cnn(
+    collins: str, astronaut_bgr: UInt8Array, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = write("small.png", np.ascontiguousarray(astronaut_bgr[:200, 120:320]))
+    cnn = ["verify", small, small, "--detector", "cnn", "--landmarks", "5"]
+    assert main([*cnn, "--max-memory", "0.055"]) == 1
+    err = capsys.readouterr().err
+    assert "max_memory allows 0.1 GiB" in err
+    assert "--max-memory on the command line" in err
+    assert main([*cnn, "--max-memory", "0.07"]) == 0
+    large = write("large.png", np.zeros((2100, 2000, 3), np.uint8))
+    capsys.readouterr()
+    assert main(["verify", large, large, "--detector", "cnn"]) == 1
+    assert capsys.readouterr().err.count("max_memory allows 4.0 GiB") == 2
+
+
 def test_what_cannot_be_said(collins: str, cat_bgr: UInt8Array, capsys: pytest.CaptureFixture[str]) -> None:
     cat = write("cat.png", cat_bgr)
     Path("broken.jpg").write_bytes(b"no picture")
@@ -149,6 +166,9 @@ def test_a_small_face_is_said_to_say_little(
         ["a.png", "b.png", "--landmarks", "none"],
         ["a.png", "b.png", "--upsample", "1"],
         ["a.png", "b.png", "--face-a", "-1"],
+        ["a.png", "b.png", "--max-memory", "8"],
+        ["a.png", "b.png", "--detector", "hog", "--max-memory", "0"],
+        ["a.png", "b.png", "--detector", "hog", "--max-memory", "nan"],
         ["a.png", "b.png", "--score-threshold", "2"],
     ],
 )
@@ -164,25 +184,24 @@ def test_without_dlib(
     assert 'pip install "retinaface-fast[dlib]"' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("is_there", [True, False])
 def test_only_offered_where_dlib_is_installed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_there: bool
 ) -> None:
-    from retinaface_fast.cli._dlib import dlib_installed
-    from retinaface_fast.cli.app import app
-
-    assert dlib_installed()
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: real(name, *rest) if name != "dlib" or is_there else None,
+    )
+    importlib.import_module("retinaface_fast.cli.app")
+    monkeypatch.delitem(sys.modules, "retinaface_fast.cli.app")  # which decides it when it is imported
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"\bverify\b", out)
-    assert re.search(r"\bgroup\b", out)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert not dlib_installed()
-    for command in app.registered_commands:
-        if command.name in ("verify", "group"):
-            monkeypatch.setattr(command, "hidden", True)
-    assert main(["--help"]) == 0
-    out = capsys.readouterr().out
-    assert not re.search(r"\bverify\b|\bgroup\b", out)
+    assert "detect" in out
+    for command in ("verify", "group"):
+        assert (re.search(rf"\b{command}\b", out) is not None) is is_there
+        assert main([command, "--help"]) == 0
 
 
 def test_names_are_no_markup(astronaut_bgr: UInt8Array, capsys: pytest.CaptureFixture[str]) -> None:

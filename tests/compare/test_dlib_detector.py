@@ -315,6 +315,20 @@ def test_the_estimate_of_memory_is_kept(kind: str, size: tuple[int, int], upsamp
     assert used >= estimate / 4, "a guard that refuses far too much is of no use"
 
 
+def test_hog_keeps_no_object_that_has_grown(face_bgr: np.ndarray) -> None:
+    """dlib's object keeps the pyramid of its last picture: 110 MB for 3000x2000 upsampled once."""
+    detector = DlibDetector(landmarks="none")
+    small = detector.detect(face_bgr)
+    assert len(detector._detector._free) == 1
+    large = np.zeros((1100, 1000, 3), np.uint8)
+    detector.detect(large)
+    assert len(detector._detector._free) == 1, "1.1 million pixels are few"
+    detector.replace(upsample=1).detect(large)
+    assert len(detector._detector._free) == 0
+    assert detector.detect(face_bgr) == small
+    assert len(detector._detector._free) == 1
+
+
 # ------------------------------------------------------------------------------------------ threads
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from retinaface_fast import Detections, FaceDetector, MissingDependencyError, WeightsError
+from retinaface_fast.align import estimate_similarity
 from retinaface_fast.compare import (
     SAME_PERSON_DISTANCE,
     FaceEmbedder,
@@ -24,11 +25,15 @@ from retinaface_fast.image import read_image
 from retinaface_fast.weights import bundled_path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from retinaface_fast._typing import UInt8Array
 
 cv2 = pytest.importorskip("cv2")
+
+# Where the landmarks lie in a crop: written out, so that a change has to be meant.
+TEMPLATE = np.array([[46.44, 44.79], [101.33, 44.82], [73.46, 77.28], [49.92, 101.53], [97.51, 101.68]])
 
 FACE = np.float32([[40, 40], [80, 40], [60, 65], [44, 82], [76, 82]])
 
@@ -157,6 +162,67 @@ def test_outside_the_picture_is_black() -> None:
     assert (half[50:75, 110:135] == 200).all()
 
 
+def exact_crop(sample: Callable[[np.ndarray, np.ndarray], np.ndarray], landmarks: np.ndarray) -> np.ndarray:
+    """The crop of a picture that is a formula: for each pixel, what lies under its centre."""
+    matrix = np.vstack([estimate_similarity(landmarks, TEMPLATE), (0, 0, 1)])
+    x, y = np.meshgrid(np.arange(150) + 0.5, np.arange(150) + 0.5)
+    places = np.linalg.inv(matrix) @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
+    return sample(places[0], places[1]).reshape(150, 150)
+
+
+def ramps(width: int, height: int) -> tuple[UInt8Array, list[Callable[[np.ndarray, np.ndarray], np.ndarray]]]:
+    """A picture that gets brighter to the right in blue, downwards in green; and what it is at any place.
+
+    A ramp stays what it is when it is blended or averaged: the crop is known to the last bit.
+    """
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    across, down = 255 / width, 255 / height
+    picture = np.stack([x * across, y * down, np.zeros_like(x)], axis=2).round().astype(np.uint8)
+    return picture, [lambda x, _: x * across, lambda _, y: y * down]
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "offset"),
+    [
+        pytest.param((31, 35), 0.25, (0.3, 1.2), id="small"),
+        pytest.param((127, 123), 1.0, (3.6, 1.1), id="as-large-as-the-crop"),
+        pytest.param((601, 599), 4.7, (7.2, 6.1), id="large-and-odd"),
+        pytest.param((333, 335), 2.5, (20.9, 18.3), id="a-little-large-and-odd"),
+    ],
+)
+@pytest.mark.parametrize("turn", [0.0, 20.0])
+def test_each_pixel_is_what_lies_under_its_centre(
+    size: tuple[int, int], scale: float, offset: tuple[float, float], turn: float
+) -> None:
+    picture, formulas = ramps(*size)
+    angle = np.deg2rad(turn)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    face = ((FACE - (60, 60)) @ rotation.T + (60, 60)) * scale + offset
+    crop = crop_of(picture, face.astype(np.float32))
+    width, height = size
+    inside = np.ones((150, 150), bool)
+    for formula, limit in ((lambda x, _: x, width), (lambda _, y: y, height)):
+        place = exact_crop(formula, face)
+        # At the border, black is blended in.
+        inside &= (place > 4 * max(1, scale)) & (place < limit - 4 * max(1, scale))
+    assert inside.mean() > 0.3
+    for channel, formula in enumerate(formulas):
+        error = (crop[:, :, channel] - exact_crop(formula, face))[inside]
+        assert abs(error.mean()) < 0.12 * 255 / min(size), "in pixels: the mean of all errors of rounding"
+        assert np.abs(error).max() < 2.5
+
+
+@pytest.mark.parametrize("scale", [0.25, 1.0, 4.7, 9.3])
+def test_the_slice_holds_every_pixel_that_is_blended_in(scale: float) -> None:
+    side = int(250 * max(scale, 1))
+    white = np.full((side, side, 3), 255, np.uint8)
+    # Upright faces have slices as tight as can be; the fractions put their edges anywhere in a pixel.
+    for fraction in np.arange(0, 1, 0.125):
+        face = (FACE - (60, 60)) * scale + side / 2 + fraction * np.array([1, -1])
+        # The whole crop is in the picture: there is no black to blend in.
+        assert (crop_of(white, face.astype(np.float32)) == 255).all(), fraction
+
+
 def test_colours(embedder: FaceEmbedder, astronaut_bgr: UInt8Array) -> None:
     rgb = np.ascontiguousarray(astronaut_bgr[:, :, ::-1])
     face = np.float32([[204.8, 100.8], [247.4, 103.4], [223.6, 129.2], [202.5, 138.1], [244.2, 140.6]])[None]
@@ -220,10 +286,29 @@ def test_files_that_are_no_embedding(tmp_path: Path) -> None:
         FaceEmbedder(tmp_path / "none.dat")
     wrong = tmp_path / "wrong.dat"
     wrong.write_bytes(b"nothing of dlib's")
-    with pytest.raises(WeightsError, match=r"wrong\.dat: cannot be read as dlib's face embedding"):
+    with pytest.raises(WeightsError, match=r"wrong\.dat: not a file of dlib's face embedding, or damaged"):
         FaceEmbedder(wrong)
-    with pytest.raises(WeightsError, match="cannot be read as dlib's face embedding"):
+    with pytest.raises(WeightsError, match="not a file of dlib's face embedding"):
         FaceEmbedder(find_dlib_model("landmarks-5"))
+
+
+def test_a_damaged_file_may_ask_for_any_amount_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    dlib = pytest.importorskip("dlib")
+
+    def too_much(_: str) -> None:
+        raise MemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(dlib, "face_recognition_model_v1", too_much)
+    with pytest.raises(WeightsError, match=r"damaged: std::bad_alloc"):
+        FaceEmbedder()
+
+
+def test_paths_that_are_none() -> None:
+    pytest.importorskip("dlib")
+    with pytest.raises(TypeError, match="path must be a path or None, got int 5"):
+        FaceEmbedder(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="path must be the path of a file, got an empty one"):
+        FaceEmbedder("")
 
 
 def test_without_dlib(monkeypatch: pytest.MonkeyPatch) -> None:

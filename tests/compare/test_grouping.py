@@ -90,6 +90,21 @@ def test_the_order_of_the_faces_does_not_matter(seed: int) -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_order_does_not_matter_with_pictures_either(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    embeddings = faces_on_a_line(*(rng.integers(0, 6, 30) * 0.25))
+    pictures = rng.integers(0, 8, 30)
+
+    def contents(order: np.ndarray) -> list[list[tuple[float, int]]]:
+        """What is in each group: of two equal faces of one picture, nobody can say which is which."""
+        faces = list(zip(embeddings[order, 0].tolist(), pictures[order].tolist(), strict=True))
+        labels = group_faces(embeddings[order], pictures=pictures[order])
+        return sorted(sorted(faces[index] for index in group) for group in as_sets(labels))
+
+    assert contents(rng.permutation(30)) == contents(np.arange(30))
+
+
 def test_a_row_of_look_alikes_is_not_one_person() -> None:
     labels = group_faces(faces_on_a_line(*(0.3 * np.arange(12))))
     assert len(np.unique(labels)) > 3
@@ -140,9 +155,12 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="embeddings must be finite, row 1 is not"):
         group_faces(two)
     two[1, 5] = 0
-    for threshold in (0, -1, np.nan, np.inf):
-        with pytest.raises(ValueError, match="threshold must be finite and above 0"):
-            group_faces(two, threshold=threshold)
+    for threshold in (0, -1, np.nan, np.inf, 1e308, 1_000_001):
+        with pytest.raises(ValueError, match=r"threshold must be (finite|above 0 and at most 1,0+,0+)"):
+            group_faces(two, threshold=threshold, pictures=[0, 0])
+    assert group_faces(two, threshold=1_000_000, pictures=[0, 0]).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="embeddings must not be so large that their distance is infinite"):
+        group_faces(np.array([[1e200], [-1e200]]) * np.ones(128))
     for wrong in (True, "0.5", None):
         with pytest.raises(TypeError, match="threshold must be a number"):
             group_faces(two, threshold=wrong)  # type: ignore[arg-type]

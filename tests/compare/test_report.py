@@ -84,11 +84,12 @@ def report(
 ) -> tuple[Page, str, dict[str, Any]]:
     them = contestants(*finders)
     done, images = [], {}
-    for name, image in (pictures if pictures is not None else {"e/a": GRAY, "e/b": GRAY}).items():
+    given = pictures if pictures is not None else {"e/a": GRAY, "e/b": GRAY}
+    for index, (name, image) in enumerate(given.items()):
         compared, pixels = compare_picture(name, image, them, scored=truth)
         done.append(compared)
         if pixels is not None and show:
-            images[name] = {
+            images[index] = {
                 each: encode_jpeg(panel)
                 for each, panel in draw_panels(pixels, compared, max_side=panel_side(6)).items()
             }
@@ -198,6 +199,21 @@ def test_embedded_pictures_are_pictures() -> None:
         assert decoded.shape == (100, 200, 3)
 
 
+def test_each_picture_is_its_own_whatever_its_name() -> None:
+    them = contestants(Finder(ONE))
+    shades = (30, 220)
+    done, images = [], {}
+    for index, shade in enumerate(shades):
+        compared, pixels = compare_picture("same", np.full((100, 200, 3), shade, np.uint8), them)
+        done.append(compared)
+        images[index] = {name: encode_jpeg(panel) for name, panel in draw_panels(pixels, compared).items()}
+    page = Page(render_report(summarize_comparison(them, done, min_iou=0.3), images))
+    for image, shade in zip(page.all("img"), shades, strict=True):
+        data = base64.b64decode((image["src"] or "").partition(",")[2])
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert np.median(decoded) == pytest.approx(shade, abs=3)
+
+
 def test_hostile_names_are_text() -> None:
     page, text, _ = report(Finder(ONE), Finder(TWO), pictures={HOSTILE: GRAY, f"broken {HOSTILE}": b""})
     check_self_contained(page, text)
@@ -226,6 +242,23 @@ def test_failures_are_listed() -> None:
     assert page.row("Pictures not searched") == ["1", "2"]
     assert "far too <large>" in page.texts["p"]
     assert len(page.all("img")) == 1
+
+
+def test_a_detector_that_searched_nothing_did_not_find_nothing() -> None:
+    def refuse(image: np.ndarray) -> None:
+        raise ImageError("too large")
+
+    page, _, _ = report(Finder(ONE), Finder(before=refuse))
+    for heading, first in {
+        "Faces": "2",
+        "Matched with RetinaFace": "–",  # noqa: RUF001
+        "Found by RetinaFace only": "–",  # noqa: RUF001
+        "Not found by RetinaFace": "–",  # noqa: RUF001
+    }.items():
+        assert page.row(heading) == [first, "–"]  # noqa: RUF001
+    bins = [row[1:] for row in page.rows if " to " in row[0]]
+    assert bins
+    assert all(row[1] == "–" for row in bins)  # noqa: RUF001
 
 
 def test_pictures_that_are_not_shown_are_counted() -> None:

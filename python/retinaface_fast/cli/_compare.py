@@ -13,15 +13,16 @@ from rich import box
 from rich.table import Table
 
 from retinaface_fast._files import write_whole
-from retinaface_fast.compare.comparison import compare_picture, warm_up
+from retinaface_fast.compare.comparison import compare_picture, failures, warm_up
 from retinaface_fast.compare.panels import draw_panels, encode_jpeg, panel_side, side_by_side
 from retinaface_fast.compare.report import render_report
 from retinaface_fast.compare.summary import summarize_comparison
 from retinaface_fast.data import SUBSETS
 
 from . import _console
+from ._compare_out import REPORT, SUMMARY
 from ._compare_plan import PROTOCOL
-from ._outputs import OutputError, ResultsError, naming
+from ._outputs import OutputError, ResultsError, naming, write_picture
 from ._report import plural, progress_bar
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Run:
         missing: Arguments that lead to nothing: each counts as failed.
         contestants: The detectors, RetinaFace first.
         out: Folder to write to.
+        earlier: Sheets of an earlier run there: deleted in the end, unless this run has written or read them.
         truth: Ground truth; None without average precision.
         show: Most pictures in the report.
         min_iou: Least overlap of a pair.
@@ -55,13 +57,15 @@ class Run:
     missing: Sequence[NotFound]
     contestants: Sequence[Contestant]
     out: Path
+    earlier: Sequence[Path]
     truth: Truth | None
     show: int
     min_iou: float
     max_pixels: int | None
     quiet: bool
     _done: list[ComparedPicture] = field(default_factory=list)
-    _images: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    _sheets: dict[int, Path] = field(default_factory=dict)
+    _images: dict[int, dict[str, bytes]] = field(default_factory=dict)
     _failed: int = 0
     _faces: int = 0
 
@@ -76,7 +80,7 @@ class Run:
         except KeyboardInterrupt:
             interrupted = True
         if self._done:
-            self._write()
+            interrupted = self._write() or interrupted
         if not self.quiet:
             how = plural(len(self._done), "picture")
             if interrupted:
@@ -111,12 +115,15 @@ class Run:
                     max_pixels=self.max_pixels,
                 )
                 self._report_errors(compared)
+                self._done.append(compared)
                 if pixels is not None:
                     try:
-                        self._draw(picture, compared, pixels, side if index in shown else None)
+                        self._draw(index, compared, pixels, side if index in shown else None)
                     except OutputError as error:
                         self._fail(str(error))
-                self._done.append(compared)
+                    except failures() as error:
+                        reason = str(error) or type(error).__name__
+                        self._fail(f"{picture.name}: cannot be drawn: {reason}")
                 advance(compared)
 
     @contextlib.contextmanager
@@ -140,18 +147,16 @@ class Run:
             if search is not None and search.error is not None:
                 self._fail(f"{compared.name}: {contestant.label}: {search.error}")
 
-    def _draw(
-        self, picture: Picture, compared: ComparedPicture, pixels: UInt8Array, side: int | None
-    ) -> None:
-        sheet = encode_jpeg(side_by_side(pixels, compared, self.contestants), quality=90)
-        with naming(picture.target):
-            picture.target.parent.mkdir(parents=True, exist_ok=True)
-            picture.target.write_bytes(sheet)
+    def _draw(self, index: int, compared: ComparedPicture, pixels: UInt8Array, side: int | None) -> None:
+        target = self.pictures[index].target
+        write_picture(target, side_by_side(pixels, compared, self.contestants))
+        self._sheets[index] = target
         if side is not None:
             panels = draw_panels(pixels, compared, max_side=side)
-            self._images[picture.name] = {name: encode_jpeg(panel) for name, panel in panels.items()}
+            self._images[index] = {name: encode_jpeg(panel) for name, panel in panels.items()}
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
+        """Write what was found and then the report; return whether the second was interrupted."""
         summary = summarize_comparison(
             self.contestants,
             self._done,
@@ -159,15 +164,33 @@ class Run:
             truth=self.truth,
             protocol=None if self.truth is None else PROTOCOL.name,
         )
-        for name, text in (
-            ("comparison.json", json.dumps(summary, allow_nan=False) + "\n"),
-            ("report.html", render_report(summary, self._images)),
-        ):
-            with naming(self.out / name):
-                write_whole(self.out / name, text)
+        for index, sheet in self._sheets.items():
+            summary["pictures"][index]["sheet"] = sheet.relative_to(self.out).as_posix()
+        self._delete_earlier()
+        # First what took hours and cannot be had again without them.
+        self._write_text(SUMMARY, json.dumps(summary, allow_nan=False) + "\n")
+        try:
+            self._write_text(REPORT, render_report(summary, self._images))
+        except KeyboardInterrupt:
+            return True
         if not self.quiet:
             print_summary(summary)
-            _console.line(_console.stdout(), f"{self.out / 'report.html'}")
+            _console.line(_console.stdout(), f"{self.out / REPORT}")
+        return False
+
+    def _delete_earlier(self) -> None:
+        kept = {path.resolve() for path in self._sheets.values()}
+        kept |= {picture.source.path.resolve() for picture in self.pictures}
+        for path in self.earlier:
+            if path.resolve() not in kept:
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    self._fail(f"cannot delete {path} of an earlier run: {error.strerror or error}")
+
+    def _write_text(self, name: str, text: str) -> None:
+        with naming(self.out / name):
+            write_whole(self.out / name, text)
 
 
 def _spread(number: int, most: int) -> list[int]:
@@ -194,13 +217,13 @@ def print_summary(summary: dict[str, Any]) -> None:
     for detector in summary["detectors"]:
         pairs = summary["pairs"].get(detector["name"])
         counts = ["-"] * 3
-        if pairs is not None:
+        if pairs is not None and pairs["pictures"]:
             counts = [f"{pairs[key]:,}" for key in ("matched", "only_first", "only_second")]
         seconds = detector["median_seconds"]
         figures = [] if truth is None else [truth["ap"][detector["name"]][subset] for subset in subsets]
         table.add_row(
             detector["label"],
-            f"{detector['faces']:,}",
+            f"{detector['faces']:,}" if detector["pictures"] else "-",
             *counts,
             "-" if seconds is None else f"{1000 * seconds:,.1f}",
             *("-" if ap is None else f"{100 * ap:.2f}" for ap in figures),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from retinaface_fast.data import read_ground_truth, read_names
 from retinaface_fast.evaluation import PROTOCOLS
 from retinaface_fast.image import pixel_limit
 
+from ._compare_out import REPORT, SHEETS, SUMMARY
 from ._outputs import Inputs, unique
 from ._sources import NotFound, Source, expand
 
@@ -75,7 +77,7 @@ def find_pictures(
         DatasetError: The list of names cannot be read.
         typer.BadParameter: The run would write over a picture.
     """
-    found, missing = expand(sources, recursive=recursive, excluded=[out])
+    found, missing = expand(sources, recursive=recursive, excluded=[out, out / SHEETS])
     missing += [
         NotFound(str(source.path), "a video: compare takes pictures")
         for source in found
@@ -89,21 +91,42 @@ def find_pictures(
         gone = set(absent)
         found += [Source(images / name, Path(name)) for name in listed if name not in gone]
     inputs = Inputs(found)
-    for name in ("report.html", "comparison.json"):
+    for name in (REPORT, SUMMARY):
         inputs.protect(out / name, "--out")
-    short = [source.relative for source in found]
     taken: set[Path] = set()
     pictures = []
-    for source in found:
-        name = str(source.path if short.count(source.relative) > 1 else source.relative)
-        relative = source.relative
+    for source, short_name in zip(found, _names(found), strict=True):
+        name, relative = short_name, source.relative
         if named_by_event:
             place = source.path.absolute()
             name = f"{place.parent.name}/{place.stem}"
             relative = Path(place.parent.name) / place.name
-        target = unique(out / "pictures" / relative.with_name(f"{relative.name}.jpg"), taken)
+        target = unique(out / SHEETS / relative.with_name(f"{relative.name}.jpg"), taken)
         pictures.append(Picture(name, source, inputs.protect(target, "--out")))
     return pictures, missing
+
+
+def _names(sources: Sequence[Source]) -> list[str]:
+    """Return a short name for each, and the whole path of those that would share one.
+
+    Examples:
+        >>> paths = ["x/a.png", "y/a.png", "o/x/a.png", "o/b.png"]
+        >>> shorts = ["a.png", "a.png", "x/a.png", "b.png"]
+        >>> sources = [Source(Path(path), Path(short)) for path, short in zip(paths, shorts)]
+        >>> [Path(name).as_posix() for name in _names(sources)]
+        ['x/a.png', 'y/a.png', 'o/x/a.png', 'b.png']
+    """
+    names = [str(source.relative) for source in sources]
+    while True:
+        counts = Counter(names)
+        longer = [
+            str(source.path) if counts[name] > 1 else name
+            for source, name in zip(sources, names, strict=True)
+        ]
+        # The whole path of one may be the short name of another.
+        if longer == names:
+            return names
+        names = longer
 
 
 class Truth:

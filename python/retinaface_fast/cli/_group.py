@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retinaface_fast._files import write_whole
-from retinaface_fast._imports import import_cv2
 from retinaface_fast.compare import can_be_embedded, embedding_crops, group_faces
+from retinaface_fast.compare.comparison import failures
+from retinaface_fast.compare.panels import encode_jpeg
+from retinaface_fast.compare.person_sheets import person_sheets
 from retinaface_fast.draw import draw_faces
 from retinaface_fast.errors import RetinaFaceError
 from retinaface_fast.image import read_image
 
 from . import _console
-from ._group_sheet import person_sheets
-from ._outputs import ResultsError, Stream, naming, write_picture
-from ._recognition import failures, wide_enough
+from ._new_folder import NewFolder
+from ._outputs import OutputError, ResultsError, Stream, naming
+from ._recognition import wide_enough
 from ._report import plural, progress_bar
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a file name that are kept of a picture's: what is put around it has room in the 255 of most disks.
 _NAME_BYTES = 120
+#: Of all pictures, as JPEG.
+_QUALITY = 95
 #: Persons that are listed on the terminal.
 _LISTED = 20
 
@@ -165,7 +169,7 @@ class GroupRun:
                 indices=indices,
                 too_small=int((~wide).sum()),
                 without_eyes=int((wide & ~usable).sum()),
-                crops=[_encoded(crop) for crop in crops],
+                crops=[encode_jpeg(crop, quality=_QUALITY) for crop in crops],
             )
         )
 
@@ -189,8 +193,26 @@ class GroupRun:
     # Output
 
     def _write(self, sizes: list[int]) -> None:
+        """Write the folder, and then what was asked for elsewhere."""
         plan = self.plan
         digits = max(3, len(str(len(sizes))))
+        with naming(plan.out, ResultsError), NewFolder(plan.out) as folder:
+            self._write_pictures(folder, sizes, digits)
+            text = self._json(sizes, digits)
+            try:
+                folder.write("groups.csv", self._csv().encode())
+                folder.write("groups.json", text.encode("ascii"))
+            except OutputError as error:
+                raise ResultsError(str(error)) from None
+        if plan.json_to == "-":
+            with Stream(plan.json_to) as stream:
+                stream.write(text.encode("ascii"))
+        elif plan.json_to is not None:
+            with naming(plan.json_to, ResultsError):
+                write_whole(plan.json_to, text)
+
+    def _write_pictures(self, folder: NewFolder, sizes: list[int], digits: int) -> None:
+        plan = self.plan
         of_person: dict[int, list[bytes]] = {}
         for picture in self._pictures:
             named = [sizes[person - 1] >= plan.min_size for person in picture.persons]
@@ -198,24 +220,18 @@ class GroupRun:
                 for face, person in enumerate(picture.persons):
                     if named[face]:
                         of_person.setdefault(person, []).append(picture.crops[face])
-                        target = plan.out / f"person-{person:0{digits}}" / picture.crop_name(face)
-                        with naming(target):
-                            target.parent.mkdir(parents=True, exist_ok=True)
-                            target.write_bytes(picture.crops[face])
-                write_picture(plan.out / "pictures" / f"{picture.stem}.jpg", self._annotated(picture, named))
+                        name = f"person-{person:0{digits}}/{picture.crop_name(face)}"
+                        folder.write(name, picture.crops[face])
+                folder.write(
+                    f"pictures/{picture.stem}.jpg",
+                    encode_jpeg(self._annotated(picture, named), quality=_QUALITY),
+                )
             except BrokenPipeError:
                 raise
             except failures() as error:
                 self._fail(str(picture.source.path), str(error) or type(error).__name__)
         for index, sheet in enumerate(person_sheets(sorted(of_person.items())), start=1):
-            write_picture(plan.out / f"persons-{index}.jpg", sheet)
-        text = self._json(sizes, digits)
-        with naming(plan.out, ResultsError):
-            write_whole(plan.out / "groups.json", text)
-            write_whole(plan.out / "groups.csv", self._csv())
-        if plan.json_to is not None:
-            with Stream(plan.json_to) as stream:
-                stream.write(text.encode("ascii"))
+            folder.write(f"persons-{index}.jpg", encode_jpeg(sheet, quality=_QUALITY))
 
     def _annotated(self, picture: _Picture, named: list[bool]) -> UInt8Array:
         pixels = read_image(picture.source.path, max_pixels=self.plan.max_pixels).to_color("bgr")
@@ -243,7 +259,7 @@ class GroupRun:
                     {
                         "face": int(index),
                         "person": person,
-                        "crop": picture.crop_name(number),
+                        "crop": picture.crop_name(number) if sizes[person - 1] >= plan.min_size else None,
                         **face.to_dict(),
                     }
                     for number, (index, person, face) in enumerate(
@@ -314,9 +330,3 @@ class GroupRun:
         where = f", in {self.plan.out}" if self._pictures else ""
         text = f"{', '.join(parts)}{where}, in {seconds:.1f} s"
         _console.line(_console.stderr(), text, style="red" if self._errors else "green")
-
-
-def _encoded(crop: UInt8Array) -> bytes:
-    cv2 = import_cv2("writing pictures")
-    _, data = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, 95])
-    return bytes(data)

@@ -198,12 +198,25 @@ def write_picture(target: Path, pixels: UInt8Array) -> None:
         raise ImageError(
             f"cannot write {target}: {pixels.shape[1]}x{pixels.shape[0]} does not fit this format"
         )
+    # Not cv2.imwrite, which takes no name outside the code page on Windows.
+    write_file(target, data.tobytes())
+
+
+def write_file(target: Path, data: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        target: Where. Its folder is made if need be.
+        data: What it is to hold.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     part = part_of(target)
     with naming(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # Not cv2.imwrite, which takes no name outside the code page on Windows.
-            part.write_bytes(data.tobytes())
+            part.write_bytes(data)
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)

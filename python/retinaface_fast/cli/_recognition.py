@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-
-from retinaface_fast.errors import RetinaFaceError
 
 if TYPE_CHECKING:
     from retinaface_fast._typing import BoolArray
@@ -49,6 +47,16 @@ LANDMARKS_HELP = (
 SCORE_HELP = f"Faces with a score above it; without it, {MIN_SCORE} for retinaface, and 0 for hog and cnn."
 UPSAMPLE_HELP = "With hog and cnn: double the picture so many times, for smaller faces."
 
+#: The option `--max-memory`.
+MaxMemory = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GIB",
+        help="Refuse pictures for which dlib would need more memory; 4 without it.",
+        rich_help_panel="Detector",
+    ),
+]
+
 
 def make_detector(
     kind: DetectorKind,
@@ -57,8 +65,9 @@ def make_detector(
     upsample: int,
     score_threshold: float | None,
     max_pixels: int | None,
+    max_memory: float | None,
 ) -> Any:
-    """Return a detector with `detect`.
+    """Return a detector with `detect`; `max_memory` is in GiB.
 
     Raises:
         typer.BadParameter: The options make no sense.
@@ -71,27 +80,32 @@ def make_detector(
         if kind is DetectorKind.retinaface:
             if upsample:
                 raise typer.BadParameter("only dlib's detectors double pictures", param_hint="--upsample")
+            if max_memory is not None:
+                raise typer.BadParameter("is for dlib's detectors only", param_hint="--max-memory")
             from retinaface_fast.detector import FaceDetector
 
             score = MIN_SCORE if score_threshold is None else score_threshold
             return FaceDetector(score_threshold=score, max_pixels=max_pixels)
         from retinaface_fast.compare import DlibDetector
 
+        limit: dict[str, Any] = {} if max_memory is None else {"max_memory": _bytes_of(max_memory)}
         return DlibDetector(
             kind.value,
             upsample=upsample,
             score_threshold=0.0 if score_threshold is None else score_threshold,
             landmarks=landmarks.value,
             max_pixels=max_pixels,
+            **limit,
         )
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
 
 
-def failures() -> tuple[type[Exception], ...]:
-    """What is the fault of one picture and does not end the run."""
-    cv2 = sys.modules.get("cv2")
-    return (RetinaFaceError, OSError, ValueError, MemoryError, *(() if cv2 is None else (cv2.error,)))
+def _bytes_of(gib: float) -> int:
+    # Below a byte there is nothing left, and of NaN and infinity there is no int.
+    if not (math.isfinite(gib) and gib * 2**30 >= 1):
+        raise typer.BadParameter(f"must be above 0, got {gib}", param_hint="--max-memory")
+    return int(gib * 2**30)
 
 
 def wide_enough(faces: Detections, min_face: int) -> BoolArray:

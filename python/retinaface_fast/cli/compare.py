@@ -41,7 +41,7 @@ def compare(
             "--out",
             "-o",
             metavar="DIR",
-            help="Folder for report.html, comparison.json and pictures/.",
+            help="Folder for report.html, comparison.json and pictures/; replaces those of an earlier run.",
             rich_help_panel=_OUTPUT,
         ),
     ],
@@ -114,6 +114,15 @@ def compare(
             rich_help_panel=_DLIB,
         ),
     ] = 0,
+    max_memory: Annotated[
+        float,
+        typer.Option(
+            metavar="GIB",
+            help="Refuse pictures for which dlib would need more memory; 4 without it.",
+            show_default=False,
+            rich_help_panel=_DLIB,
+        ),
+    ] = 4.0,
     landmarks: Annotated[
         Landmarks, typer.Option(help="Landmark predictor of dlib.", rich_help_panel=_DLIB)
     ] = Landmarks.all_68,
@@ -175,10 +184,16 @@ def compare(
     if not math.isfinite(dlib_threshold):
         raise typer.BadParameter("must be a number", param_hint="--dlib-threshold")
 
+    max_bytes = max_memory * 2**30
+    if not 1 <= max_bytes < math.inf:
+        raise typer.BadParameter(f"must be above 0, got {max_memory}", param_hint="--max-memory")
+
     from . import _compare_plan as plan
     from ._compare import Run
+    from ._compare_out import earlier_sheets
 
     plan.check_extra()
+    earlier = earlier_sheets(out)
     kinds = list(dict.fromkeys(each.value for each in kind or Kind))
     pictures, missing = plan.find_pictures(
         sources or [], recursive=recursive, out=out, images=images, names=names, named_by_event=gt is not None
@@ -192,12 +207,18 @@ def compare(
         "threads": threads,
         "score_threshold": score_threshold,
     }
-    dlib_options = {"upsample": upsample, "landmarks": landmarks.value, "score_threshold": dlib_threshold}
+    dlib_options = {
+        "upsample": upsample,
+        "landmarks": landmarks.value,
+        "score_threshold": dlib_threshold,
+        "max_memory": int(max_bytes),
+    }
     run = Run(
         pictures=pictures,
         missing=missing,
         contestants=plan.contestants(options, kinds, dlib_options, scored=truth is not None),
         out=out,
+        earlier=earlier,
         truth=truth,
         show=show,
         min_iou=plan.checked_min_iou(min_iou),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from ._recognition import (
     UPSAMPLE_HELP,
     DetectorKind,
     LandmarkModel,
+    MaxMemory,
     make_detector,
 )
 from ._sources import NotFound, expand
@@ -86,6 +86,7 @@ def group(
     ] = LandmarkModel.all_68,
     score_threshold: Annotated[float | None, typer.Option(help=SCORE_HELP, rich_help_panel=_DETECTOR)] = None,
     upsample: Annotated[int, typer.Option(min=0, max=2, help=UPSAMPLE_HELP, rich_help_panel=_DETECTOR)] = 0,
+    max_memory: MaxMemory = None,
     json_to: Annotated[
         str | None,
         typer.Option(
@@ -108,8 +109,12 @@ def group(
     Goes on past broken files. Exit code 0: all went well; 1: something failed; 2: wrong usage; 130:
     interrupted.
     """
-    if not 0 < threshold < math.inf:
-        raise typer.BadParameter(f"must be above 0, got {threshold}", param_hint="--threshold")
+    from retinaface_fast.compare.grouping import HIGHEST_THRESHOLD
+
+    if not 0 < threshold <= HIGHEST_THRESHOLD:
+        raise typer.BadParameter(
+            f"must be above 0 and at most {HIGHEST_THRESHOLD:,}, got {threshold}", param_hint="--threshold"
+        )
     if out.exists() and not out.is_dir():
         raise typer.BadParameter(f"{out} is a file and not a folder", param_hint="--out")
     if out.is_dir() and any(out.iterdir()):
@@ -125,6 +130,12 @@ def group(
     if json_to is not None and json_to != "-":
         if Path(json_to).is_dir():
             raise typer.BadParameter(f"{json_to} is a folder and not a file", param_hint="--json")
+        target, folder = Path(json_to).resolve(), out.resolve()
+        if folder == target or folder in target.parents or target in folder.parents:
+            raise typer.BadParameter(
+                f"{json_to} is in --out, where groups.json is anyway, or in its way",
+                param_hint="--json",
+            )
         Inputs(found).protect(Path(json_to), "--json")
 
     from retinaface_fast.compare import FaceEmbedder
@@ -149,5 +160,6 @@ def group(
         upsample=upsample,
         score_threshold=score_threshold,
         max_pixels=max_pixels,
+        max_memory=max_memory,
     )
     raise typer.Exit(GroupRun(plan, finder, FaceEmbedder())())

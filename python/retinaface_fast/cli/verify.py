@@ -20,7 +20,7 @@ from ._recognition import (
     UPSAMPLE_HELP,
     DetectorKind,
     LandmarkModel,
-    failures,
+    MaxMemory,
     largest,
     make_detector,
 )
@@ -76,6 +76,7 @@ def verify(
     ] = LandmarkModel.all_68,
     score_threshold: Annotated[float | None, typer.Option(help=SCORE_HELP, rich_help_panel=_DETECTOR)] = None,
     upsample: Annotated[int, typer.Option(min=0, max=2, help=UPSAMPLE_HELP, rich_help_panel=_DETECTOR)] = 0,
+    max_memory: MaxMemory = None,
     max_pixels: Annotated[
         int | None,
         typer.Option(min=1, help="Refuse larger files before they are decoded.", rich_help_panel=_DETECTOR),
@@ -106,6 +107,7 @@ def verify(
         upsample=upsample,
         score_threshold=score_threshold,
         max_pixels=max_pixels,
+        max_memory=max_memory,
     )
     embedder = FaceEmbedder()
     subjects = [
@@ -167,6 +169,7 @@ def _subject(
     path: Path, index: int | None, finder: Any, embedder: Any, max_pixels: int | None
 ) -> _Subject | None:
     """The face of a picture; None, and an error on the standard error, if there is none."""
+    from retinaface_fast.compare.comparison import failures
     from retinaface_fast.image import read_image
 
     try:

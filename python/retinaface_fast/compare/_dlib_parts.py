@@ -31,8 +31,11 @@ _SMALLEST_CNN_SIDE = 40
 _BYTES_PER_PIXEL = {"cnn": 1100, "hog": 16}
 _MARGIN = 40
 
-#: HOG detectors that are kept for the next call: each holds the pyramid of its last picture.
+#: HOG detectors that are kept for the next call: each holds the pyramid of its last picture. One that just
+#: searched more pixels (after upsampling) is not kept: 3000x2000 upsampled once leaves 110 MB in it. A copy
+#: costs 4 ms, the search of so many pixels 0.2 s. What is kept holds at most some 28 MB each.
 _MOST_KEPT = 16
+_MOST_KEPT_PIXELS = 4_000_000
 
 
 class Found(NamedTuple):
@@ -66,7 +69,9 @@ class HogDetector:
         except IndexError:
             detector = pickle.loads(self._pickled)
         boxes, scores, _ = detector.run(pixels, upsample, score_threshold)
-        self._free.append(detector)
+        height, width = pixels.shape[:2]
+        if height * width << 2 * upsample <= _MOST_KEPT_PIXELS:
+            self._free.append(detector)
         return Found(_edges(boxes), np.array(scores, np.float64))
 
 

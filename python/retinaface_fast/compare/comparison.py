@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
     from .pairing import FacePairs
 
-__all__ = ["ComparedPicture", "Contestant", "Detector", "Search", "compare_picture", "warm_up"]
+__all__ = [
+    "ComparedPicture",
+    "Contestant",
+    "Detector",
+    "Search",
+    "compare_picture",
+    "failures",
+    "warm_up",
+]
 
 #: Longest side of the picture that detectors are warmed up with: enough to load everything, at a small part
 #: of the 3 s that dlib's CNN takes for a photograph.

@@ -6,10 +6,8 @@ dlib's rectangles name the first and the last pixel that they hold, so that (l, 
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -17,6 +15,7 @@ import numpy as np
 
 from retinaface_fast._validation import (
     check_color,
+    check_number,
     check_optional_positive_int,
     check_pictures,
     check_positive_int,
@@ -333,7 +332,7 @@ class DlibDetector:
             raise ImageError(
                 f"{self.model} needs some {needed / 2**30:.1f} GiB of memory for {width}x{height} pixels at "
                 f"upsample={self.upsample}, and max_memory allows {self.max_memory / 2**30:.1f} GiB: shrink "
-                "the picture, lower upsample, or raise max_memory"
+                "the picture, lower upsample, or raise max_memory (--max-memory on the command line)"
             )
 
     def _find_landmarks(self, pixels: UInt8Array, edges: Any) -> FloatArray:
@@ -395,15 +394,6 @@ def _check_upsample(value: object, name: str) -> int:
     return int(value)
 
 
-def _check_number(value: object, name: str) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {number}")
-    return number
-
-
 def _check_path(value: object, name: str) -> Path | None:
     if value is None:
         return None
@@ -418,7 +408,7 @@ def _check_path(value: object, name: str) -> Path | None:
 _CHECKS: dict[str, Callable[[object, str], Any]] = {
     "kind": _check_kind,
     "upsample": _check_upsample,
-    "score_threshold": _check_number,
+    "score_threshold": check_number,
     "landmarks": _check_landmarks,
     "detector_path": _check_path,
     "landmarks_path": _check_path,

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retinaface_fast._imports import import_cv2
-from retinaface_fast._validation import check_color
+from retinaface_fast._validation import check_color, check_optional_path
 from retinaface_fast.align import estimate_similarity
 from retinaface_fast.detections import Detections
-from retinaface_fast.errors import WeightsError
 from retinaface_fast.image import read_image
 
+from ._dlib_parts import _load as load_model
 from .dlib_models import find_dlib_model, import_dlib
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -77,6 +78,8 @@ class FaceEmbedder:
 
     Raises:
         MissingDependencyError: dlib, or the package of its models, is not installed.
+        TypeError: `path` is no path.
+        ValueError: `path` is empty.
         WeightsError: There is no such file, or it is not that model.
     """
 
@@ -84,15 +87,13 @@ class FaceEmbedder:
 
     _lock: threading.Lock
     _network: Any
-    _path: str | os.PathLike[str] | None
+    _path: Path | None
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        path = check_optional_path(path, "path")
         dlib = import_dlib("face embeddings")
         file = find_dlib_model("embedding", path)
-        try:
-            network = dlib.face_recognition_model_v1(str(file))
-        except RuntimeError as error:
-            raise WeightsError(f"{file}: cannot be read as dlib's face embedding: {error}") from error
+        network = load_model(dlib.face_recognition_model_v1, file, "dlib's face embedding")
         object.__setattr__(self, "_lock", threading.Lock())
         object.__setattr__(self, "_network", network)
         object.__setattr__(self, "_path", path)

@@ -42,7 +42,7 @@ def _jinja() -> Any:
 
 
 def render_report(
-    summary: Mapping[str, Any], images: Mapping[str, Mapping[str, bytes]], *, title: str | None = None
+    summary: Mapping[str, Any], images: Mapping[int, Mapping[str, bytes]], *, title: str | None = None
 ) -> str:
     """Put a comparison into one HTML page.
 
@@ -50,8 +50,8 @@ def render_report(
 
     Args:
         summary: What `summarize_comparison` returned.
-        images: For each picture that is shown, by its name, the JPEG file of each detector by its name. The
-            others are counted and not shown; those that failed are listed.
+        images: For each picture that is shown, by its index in `summary["pictures"]`, the JPEG file of each
+            detector by its name. The others are counted and not shown; those that failed are listed.
         title: Its heading; None says which detectors were compared on how many pictures.
 
     Returns:
@@ -86,9 +86,9 @@ def render_report(
         others=summary["detectors"][1:],
         title=title or _title(summary),
         shown=[
-            _shown(picture, images[picture["name"]])
-            for picture in summary["pictures"]
-            if picture["name"] in images
+            _shown(picture, images[index])
+            for index, picture in enumerate(summary["pictures"])
+            if index in images
         ],
         failures=_failures(summary),
         heights=height_plot(summary),

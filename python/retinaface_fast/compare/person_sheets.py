@@ -8,8 +8,6 @@ import numpy as np
 
 from retinaface_fast._imports import import_cv2
 
-from ._report import plural
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -43,7 +41,7 @@ def _sheet(persons: Sequence[tuple[int, Sequence[bytes]]]) -> UInt8Array:
     sheet = np.full((len(persons) * row + _GAP, width, 3), _PAPER, np.uint8)
     for index, (person, faces) in enumerate(persons):
         top = index * row + _GAP
-        text = f"person {person}: {plural(len(faces), 'face')}"
+        text = f"person {person}: {len(faces):,} face{'' if len(faces) == 1 else 's'}"
         if len(faces) > _FACES:
             text += f", the first {_FACES}"
         cv2.putText(
