@@ -108,8 +108,8 @@ def _in_folder(folder: Path, *, recursive: bool, barred: set[Path]) -> Iterator[
         here = Path(directory)
         for name in sorted(names):
             path = here / name
-            # A link that leads nowhere is reported when it is read. A pipe that nobody writes to would be read
-            # for ever; who names one means it.
+            # A link that leads nowhere is reported when it is read. A pipe that nobody writes to would be
+            # read for ever; who names one means it.
             if Path(name).suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES and (
                 path.is_file() or not path.exists()
             ):
