@@ -87,7 +87,7 @@ def test_the_largest_face_is_taken_unless_one_is_named(
         assert f"both.png: face {face} of 2, " in capsys.readouterr().out
     assert sorted(codes) == [0, 3]
     assert main(["verify", collins, both, "--face-b", "2"]) == 1
-    assert "both.png: there is no face 2, the last is 1" in capsys.readouterr().err
+    assert "both.png: there is no face 2 with a score above 0.9, the last is 1" in capsys.readouterr().err
 
 
 def test_json(collins: str, mirrored: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +164,7 @@ def test_a_small_face_is_said_to_say_little(
         ["a.png", "b.png", "--threshold", "nan"],
         ["a.png", "b.png", "--detector", "haar"],
         ["a.png", "b.png", "--landmarks", "none"],
+        ["a.png", "b.png", "--landmarks", "5"],
         ["a.png", "b.png", "--upsample", "1"],
         ["a.png", "b.png", "--face-a", "-1"],
         ["a.png", "b.png", "--max-memory", "8"],

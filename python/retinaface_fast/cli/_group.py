@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import retinaface_fast
 from retinaface_fast._files import write_whole
 from retinaface_fast.compare import can_be_embedded, embedding_crops, group_faces
 from retinaface_fast.compare.comparison import failures
@@ -272,6 +273,8 @@ class GroupRun:
             for picture in self._pictures
         ]
         record = {
+            "format": 1,
+            "version": retinaface_fast.__version__,
             "threshold": plan.threshold,
             "min_face": plan.min_face,
             "min_size": plan.min_size,

@@ -42,7 +42,8 @@ class LandmarkModel(str, Enum):
 
 DETECTOR_HELP = "Finds the faces: retinaface, or dlib's hog or cnn."
 LANDMARKS_HELP = (
-    "With hog and cnn: dlib's model of 68 landmarks, whose licence excludes commercial use, or that of 5."
+    "With hog and cnn: dlib's model of 68 landmarks, whose licence excludes commercial use, or that of 5; "
+    "without it, that of 68."
 )
 SCORE_HELP = f"Faces with a score above it; without it, {MIN_SCORE} for retinaface, and 0 for hog and cnn."
 UPSAMPLE_HELP = "With hog and cnn: double the picture so many times, for smaller faces."
@@ -61,7 +62,7 @@ MaxMemory = Annotated[
 def make_detector(
     kind: DetectorKind,
     *,
-    landmarks: LandmarkModel,
+    landmarks: LandmarkModel | None,
     upsample: int,
     score_threshold: float | None,
     max_pixels: int | None,
@@ -80,6 +81,8 @@ def make_detector(
         if kind is DetectorKind.retinaface:
             if upsample:
                 raise typer.BadParameter("only dlib's detectors double pictures", param_hint="--upsample")
+            if landmarks is not None:
+                raise typer.BadParameter("is for dlib's detectors only", param_hint="--landmarks")
             if max_memory is not None:
                 raise typer.BadParameter("is for dlib's detectors only", param_hint="--max-memory")
             from retinaface_fast.detector import FaceDetector
@@ -93,7 +96,7 @@ def make_detector(
             kind.value,
             upsample=upsample,
             score_threshold=0.0 if score_threshold is None else score_threshold,
-            landmarks=landmarks.value,
+            landmarks=(landmarks or LandmarkModel.all_68).value,
             max_pixels=max_pixels,
             **limit,
         )

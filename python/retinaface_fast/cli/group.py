@@ -82,8 +82,8 @@ def group(
         DetectorKind, typer.Option(help=DETECTOR_HELP, rich_help_panel=_DETECTOR)
     ] = DetectorKind.retinaface,
     landmarks: Annotated[
-        LandmarkModel, typer.Option(help=LANDMARKS_HELP, rich_help_panel=_DETECTOR)
-    ] = LandmarkModel.all_68,
+        LandmarkModel | None, typer.Option(help=LANDMARKS_HELP, rich_help_panel=_DETECTOR)
+    ] = None,
     score_threshold: Annotated[float | None, typer.Option(help=SCORE_HELP, rich_help_panel=_DETECTOR)] = None,
     upsample: Annotated[int, typer.Option(min=0, max=2, help=UPSAMPLE_HELP, rich_help_panel=_DETECTOR)] = 0,
     max_memory: MaxMemory = None,

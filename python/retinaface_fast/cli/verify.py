@@ -65,15 +65,17 @@ def verify(
     ] = 0.6,
     face_a: Annotated[
         int | None,
-        typer.Option(min=0, help="Which face of A, as detect counts them; without it, the largest."),
+        typer.Option(
+            min=0, help="Which face of A, 0 for the one with the highest score; without it, the largest."
+        ),
     ] = None,
     face_b: Annotated[int | None, typer.Option(min=0, help="Which face of B.")] = None,
     detector: Annotated[
         DetectorKind, typer.Option(help=DETECTOR_HELP, rich_help_panel=_DETECTOR)
     ] = DetectorKind.retinaface,
     landmarks: Annotated[
-        LandmarkModel, typer.Option(help=LANDMARKS_HELP, rich_help_panel=_DETECTOR)
-    ] = LandmarkModel.all_68,
+        LandmarkModel | None, typer.Option(help=LANDMARKS_HELP, rich_help_panel=_DETECTOR)
+    ] = None,
     score_threshold: Annotated[float | None, typer.Option(help=SCORE_HELP, rich_help_panel=_DETECTOR)] = None,
     upsample: Annotated[int, typer.Option(min=0, max=2, help=UPSAMPLE_HELP, rich_help_panel=_DETECTOR)] = 0,
     max_memory: MaxMemory = None,
@@ -94,8 +96,8 @@ def verify(
     Compares one face of each by dlib's face embedding. Nothing leaves this machine. A short distance is a
     hint and no proof: people on one group photograph, relatives and children are often nearer than 0.6.
 
-    Exit code 0: the same person; 3: another person; 1: it cannot be said, there is no face or a picture is
-    broken; 2: wrong usage.
+    Exit code 0: the same person; 3: another person; 1: it cannot be said, there is no (such) face or a
+    picture is broken; 2: wrong usage.
     """
     if not 0 < threshold < math.inf:
         raise typer.BadParameter(f"must be above 0, got {threshold}", param_hint="--threshold")
@@ -179,7 +181,10 @@ def _subject(
             _console.error(f"{path}: no face with a score above {finder.score_threshold:g}")
             return None
         if index is not None and index >= len(faces):
-            _console.error(f"{path}: there is no face {index}, the last is {len(faces) - 1}")
+            _console.error(
+                f"{path}: there is no face {index} with a score above {finder.score_threshold:g}, the last "
+                f"is {len(faces) - 1}"
+            )
             return None
         chosen = largest(faces) if index is None else index
         face = faces[chosen]
