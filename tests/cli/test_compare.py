@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import signal
@@ -18,8 +19,10 @@ pytest.importorskip("jinja2")
 
 from retinaface_fast.cli import _compare, main
 from retinaface_fast.cli._compare import _spread
+from retinaface_fast.compare import DLIB_MODELS
 from retinaface_fast.compare.pairing import DEFAULT_MIN_IOU
 from retinaface_fast.errors import ImageError
+from retinaface_fast.weights.loader import bundled_path
 from tests.cli.conftest import picture
 from tests.cli.test_eval import cells
 from tests.compare.made_up import Finder
@@ -171,6 +174,34 @@ def test_average_precision_is_of_low_scores_too(made_up: type[MadeUpDlib], here:
     for contestant in contestants({}, ["hog", "cnn"], options, scored=False):
         assert contestant.scorer is None
         json.dumps(dict(contestant.settings))
+
+
+def test_the_report_says_which_weights_and_licences(made_up: type[MadeUpDlib], here: Path) -> None:
+    picture("a.png")
+    own = here / "mine.safetensors"
+    own.write_bytes((bundled_path() or Path()).read_bytes())
+    assert compare("a.png", "--out", "out", "--weights", own, "--quiet") == 0
+    ours, theirs = (each["settings"] for each in read_summary()["detectors"])
+    digest = hashlib.sha256(own.read_bytes()).hexdigest()
+    assert (ours["weights"], ours["weights_sha256"]) == ("mine.safetensors", digest)
+    assert theirs["landmarks"] == "68"
+    assert theirs["landmarks_licence"] == DLIB_MODELS["landmarks-68"].licence
+    page = (here / "out" / "report.html").read_text(encoding="utf-8")
+    assert digest in page
+    assert "iBUG 300-W" in page
+    assert str(here) not in page
+    assert compare("a.png", "--out", "out", "--landmarks", "none", "--quiet") == 0
+    ours, theirs = (each["settings"] for each in read_summary()["detectors"])
+    assert "weights" not in ours
+    assert "landmarks_licence" not in theirs
+    assert compare("a.png", "--out", "out", "--weights", here / "absent.onnx") == 1
+
+
+def test_help_names_the_licence(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--help"]) == 0
+    assert "iBUG 300-W, whose licence excludes commercial use" in " ".join(
+        capsys.readouterr().out.replace("│", " ").split()
+    )
 
 
 def test_past_broken_files(made_up: type[MadeUpDlib], here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from retinaface_fast.compare.comparison import Contestant
-from retinaface_fast.compare.dlib_models import import_dlib
+from retinaface_fast.compare.dlib_models import DLIB_MODELS, import_dlib
 from retinaface_fast.compare.pairing import DEFAULT_MIN_IOU
 from retinaface_fast.compare.report import check_report_packages
 from retinaface_fast.data import read_ground_truth, read_names
@@ -195,6 +196,7 @@ def contestants(
                     "engine": detector.engine,
                     "device": detector.device,
                     "threads": detector.threads,
+                    **_weights_record(options.get("weights")),
                     "score_threshold": detector.score_threshold,
                     **({"scored_above": PROTOCOL.score_threshold} if scored else {}),
                 },
@@ -218,6 +220,7 @@ def contestants(
                         "threads": 1,
                         "upsample": other.upsample,
                         "landmarks": other.landmarks,
+                        **_licence_record(other.landmarks),
                         "score_threshold": other.score_threshold,
                         **({"scored_above": (scorer or other).score_threshold} if scored else {}),
                     },
@@ -226,6 +229,19 @@ def contestants(
     except (ValueError, TypeError) as error:
         raise typer.BadParameter(str(error)) from None
     return found
+
+
+def _weights_record(path: Path | None) -> dict[str, str]:
+    """Say which file of weights; its folder is nobody's business."""
+    if path is None:
+        return {}
+    return {"weights": path.name, "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _licence_record(landmarks: str) -> dict[str, str]:
+    """Say what may be done with a predictor of landmarks."""
+    model = DLIB_MODELS.get(f"landmarks-{landmarks}")
+    return {} if model is None else {"landmarks_licence": model.licence}
 
 
 def checked_min_iou(value: float | None) -> float:

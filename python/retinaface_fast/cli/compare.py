@@ -124,7 +124,12 @@ def compare(
         ),
     ] = 4.0,
     landmarks: Annotated[
-        Landmarks, typer.Option(help="Landmark predictor of dlib.", rich_help_panel=_DLIB)
+        Landmarks,
+        typer.Option(
+            help="Landmark predictor of dlib: 68, trained on iBUG 300-W, whose licence excludes commercial "
+            "use; 5, without a mouth; or none.",
+            rich_help_panel=_DLIB,
+        ),
     ] = Landmarks.all_68,
     dlib_threshold: Annotated[
         float,
