@@ -45,6 +45,11 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
     assert find_dlib_model("cnn", str(path)) == path
 
 
+def test_an_unknown_model_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match=r"name must be one of cnn, landmarks-5, .*, got 'foo'"):
+        find_dlib_model("foo")
+
+
 def test_licences_say_what_may_not_be_sold() -> None:
     assert "excludes commercial use" in DLIB_MODELS["landmarks-68"].licence
     assert all("CC0" in DLIB_MODELS[name].licence for name in ("cnn", "landmarks-5", "embedding"))

@@ -88,9 +88,12 @@ def find_dlib_model(name: str, path: str | os.PathLike[str] | None = None) -> Pa
         Path of a file that exists.
 
     Raises:
+        ValueError: There is no model of that name.
         WeightsError: There is no file at `path`, or the installed package lacks it.
         MissingDependencyError: No path was given, and the package is not installed.
     """
+    if name not in DLIB_MODELS:
+        raise ValueError(f"name must be one of {', '.join(DLIB_MODELS)}, got {name!r}")
     model = DLIB_MODELS[name]
     if path is not None:
         given = Path(path)
