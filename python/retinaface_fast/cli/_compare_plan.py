@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 #: How the pictures are searched that average precision is computed on.
 PROTOCOL = PROTOCOLS["original"]
-#: dlib keeps what has a score above this for average precision: the lower, the better for it. HOG on 284
-#: pictures of WIDER FACE: 37.0 / 22.1 / 9.4 % above 0, 49.1 / 29.4 / 12.5 % above -1, 50.0 / 29.9 / 12.7 %
-#: above -2, where a picture has 113 boxes and takes 3 % longer than above -1. The CNN gives nothing below 0.
-_SCORED_ABOVE = {"hog": -2.0, "cnn": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +175,7 @@ def contestants(
         typer.BadParameter: An option is out of range.
         RetinaFaceError: A detector cannot be had.
     """
-    from retinaface_fast.compare.dlib_detector import DlibDetector
+    from retinaface_fast.compare.dlib_detector import SCORED_ABOVE, DlibDetector
     from retinaface_fast.detector import FaceDetector
 
     try:
@@ -205,9 +201,9 @@ def contestants(
         for kind in kinds:
             other = DlibDetector(kind, **dlib_options)
             scorer = None
-            if scored and _SCORED_ABOVE[kind] < other.score_threshold:
+            if scored and SCORED_ABOVE[kind] < other.score_threshold:
                 # Landmarks of false alarms would only take time.
-                scorer = other.replace(score_threshold=_SCORED_ABOVE[kind], landmarks="none")
+                scorer = other.replace(score_threshold=SCORED_ABOVE[kind], landmarks="none")
             found.append(
                 Contestant(
                     name=f"dlib-{kind}",

@@ -34,10 +34,15 @@ if TYPE_CHECKING:
     from retinaface_fast._typing import ColorOrder, FloatArray, UInt8Array
     from retinaface_fast.image import ImageSource
 
-__all__ = ["DEFAULT_MAX_MEMORY", "DlibDetector"]
+__all__ = ["DEFAULT_MAX_MEMORY", "SCORED_ABOVE", "DlibDetector"]
 
 #: Pictures for which dlib would need more bytes than this are refused unless `max_memory` says otherwise.
 DEFAULT_MAX_MEMORY = 2**32
+
+#: For average precision, what has a higher score is worth keeping: the lower, the better for it. HOG on 284
+#: pictures of WIDER FACE: 37.0 / 22.1 / 9.4 % above 0, 49.1 / 29.4 / 12.5 % above -1, 50.0 / 29.9 / 12.7 %
+#: above -2, where a picture has 113 boxes and takes 3 % longer than above -1. The CNN gives nothing below 0.
+SCORED_ABOVE = {"hog": -2.0, "cnn": 0.0}
 
 _KINDS = ("hog", "cnn")
 _LANDMARKS = ("68", "5", "none")
