@@ -100,6 +100,31 @@ def test_names_must_differ(number: int) -> None:
         compare_picture("a", GRAY, same)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(("min_iou", "error"), [(7, ValueError), (0, ValueError), ("0.3", TypeError)])
+def test_the_overlap_is_checked_before_anything_is_searched(
+    number: int, min_iou: object, error: type[Exception]
+) -> None:
+    finders = [Finder(ONE) for _ in range(number)]
+    with pytest.raises(error, match="min_iou must be"):
+        compare_picture("a", GRAY, contestants(*finders), min_iou=min_iou)
+    assert not any(finder.seen for finder in finders)
+
+
+def test_what_is_shown_survives_a_scorer_that_fails() -> None:
+    them = contestants(Finder(ONE), Finder(TWO), scorers={1: Finder(before=refuse)})
+    compared, _ = compare_picture("a", GRAY, them, scored=True)
+    search = compared.searches["dlib-hog"]
+    assert (len(search.detections), search.scored, search.error) == (2, None, None)
+    assert search.scored_error == "200x100 is too large"
+    assert search.seconds >= 0
+    assert compared.pairs["dlib-hog"].pairs.tolist() == [[0, 0]]
+    assert not compared.is_whole, "average precision is over the pictures that all have been scored on"
+    summary = summarize_comparison(them, [compared], min_iou=0.3)
+    assert summary["pictures"][0]["searches"]["dlib-hog"]["scored_error"] == "200x100 is too large"
+    assert [(each["pictures"], each["faces"]) for each in summary["detectors"]] == [(1, 1), (1, 2)]
+
+
 def test_warm_up_takes_a_small_version(tmp_path: Path) -> None:
     finders = Finder(), Finder(before=refuse)
     assert warm_up(np.zeros((1000, 2000, 3), np.uint8), contestants(*finders))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from retinaface_fast import ImageError
-from retinaface_fast.compare import compare_picture, render_report, summarize_comparison
+from retinaface_fast.compare import Contestant, compare_picture, render_report, summarize_comparison
 from retinaface_fast.compare import panels as panels_module
 from retinaface_fast.compare.panels import (
     FOUND_BY_OTHERS,
@@ -242,6 +242,41 @@ def test_failures_are_listed() -> None:
     assert page.row("Pictures not searched") == ["1", "2"]
     assert "far too <large>" in page.texts["p"]
     assert len(page.all("img")) == 1
+
+
+def test_a_scorer_that_fails_is_listed() -> None:
+    def refuse(image: np.ndarray) -> None:
+        raise ImageError("too large")
+
+    them = contestants(Finder(ONE), Finder(TWO), scorers={1: Finder(before=refuse)})
+    compared, pixels = compare_picture("a", GRAY, them, scored=True)
+    images = {0: {name: encode_jpeg(panel) for name, panel in draw_panels(pixels, compared).items()}}
+    page = Page(render_report(summarize_comparison(them, [compared], min_iou=0.3), images))
+    assert ["a", "dlib HOG, for average precision", "too large"] in page.rows
+    assert len(page.all("img")) == 2
+
+
+def test_what_is_true_of_dlib_is_only_said_of_dlib() -> None:
+    _, text, _ = report(Finder(ONE), Finder(TWO))
+    assert "boxes are squares" in text
+    them = [Contestant("one", "One", Finder(ONE)), Contestant("two", "Two", Finder(TWO))]
+    compared, _ = compare_picture("a", GRAY, them)
+    text = render_report(summarize_comparison(them, [compared], min_iou=0.3), {})
+    assert "dlib" not in text
+
+
+def test_threads_stand_beside_the_time() -> None:
+    them = [
+        Contestant("a", "A", Finder(ONE), settings={"threads": 4}),
+        Contestant("b", "B", Finder(ONE), settings={"threads": 1}),
+        Contestant("c", "C", Finder(ONE), settings={"threads": None}),
+    ]
+    compared, _ = compare_picture("a", GRAY, them)
+    page = Page(render_report(summarize_comparison(them, [compared], min_iou=0.3), {}))
+    cells = page.row("Median time for a picture, ms")
+    assert re.fullmatch(r"[\d.,]+ \(4 threads\)", cells[0])
+    assert re.fullmatch(r"[\d.,]+ \(1 thread\)", cells[1])
+    assert re.fullmatch(r"[\d.,]+", cells[2])
 
 
 def test_a_detector_that_searched_nothing_did_not_find_nothing() -> None:

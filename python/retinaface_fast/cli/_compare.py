@@ -146,6 +146,9 @@ class Run:
             search = compared.searches.get(contestant.name)
             if search is not None and search.error is not None:
                 self._fail(f"{compared.name}: {contestant.label}: {search.error}")
+            if search is not None and search.scored_error is not None:
+                reason = f"for average precision: {search.scored_error}"
+                self._fail(f"{compared.name}: {contestant.label}: {reason}")
 
     def _draw(self, index: int, compared: ComparedPicture, pixels: UInt8Array, side: int | None) -> None:
         target = self.pictures[index].target
@@ -212,7 +215,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     table.add_column("detector", no_wrap=True)
     subsets = () if truth is None else SUBSETS
     ap_headings = [f"AP {subset}" for subset in subsets]
-    for heading in ("faces", "matched", "missed", "own", "ms", *ap_headings):
+    for heading in ("faces", "matched", "missed", "own", "ms", "threads", *ap_headings):
         table.add_column(heading, justify="right", no_wrap=True)
     for detector in summary["detectors"]:
         pairs = summary["pairs"].get(detector["name"])
@@ -226,6 +229,7 @@ def print_summary(summary: dict[str, Any]) -> None:
             f"{detector['faces']:,}" if detector["pictures"] else "-",
             *counts,
             "-" if seconds is None else f"{1000 * seconds:,.1f}",
+            "-" if seconds is None else str(detector["settings"].get("threads") or "-"),
             *("-" if ap is None else f"{100 * ap:.2f}" for ap in figures),
         )
     with naming("the standard output", ResultsError):

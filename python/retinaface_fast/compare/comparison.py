@@ -14,7 +14,7 @@ import numpy as np
 from retinaface_fast.errors import RetinaFaceError
 from retinaface_fast.image import read_image
 
-from .pairing import DEFAULT_MIN_IOU, pair_faces
+from .pairing import DEFAULT_MIN_IOU, check_min_iou, pair_faces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,12 +77,14 @@ class Search:
         seconds: What `detect` took, without reading the file; None where it failed.
         scored: The faces for average precision; None where nobody asked for them, or it failed.
         error: Why it failed; None where it did not.
+        scored_error: Why the search for average precision failed, where that for `detections` did not.
     """
 
     detections: Detections | None = None
     seconds: float | None = None
     scored: Detections | None = None
     error: str | None = None
+    scored_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,8 +108,10 @@ class ComparedPicture:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every detector has searched the picture."""
-        return self.error is None and all(search.error is None for search in self.searches.values())
+        """Whether every detector has searched the picture, for average precision too where that is asked."""
+        return self.error is None and all(
+            search.error is None and search.scored_error is None for search in self.searches.values()
+        )
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -144,8 +148,10 @@ def compare_picture(
         What came of it, and (H, W, 3) uint8 BGR, the upright picture; None where it cannot be read.
 
     Raises:
-        ValueError: There is no detector, or two have the same name.
+        ValueError: There is no detector, two have the same name, or `min_iou` is out of range.
+        TypeError: `min_iou` is no number.
     """
+    min_iou = check_min_iou(min_iou)
     names = [contestant.name for contestant in contestants]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"contestants must be at least one, each with a name of its own, got {names}")
@@ -173,13 +179,16 @@ def _search(contestant: Contestant, pixels: UInt8Array, *, scored: bool) -> Sear
         started = time.perf_counter()
         detections = contestant.detector.detect(pixels)
         seconds = time.perf_counter() - started
-        of_low_scores = None
-        if scored:
-            scorer = contestant.scorer
-            of_low_scores = detections if scorer is None else scorer.detect(pixels)
     except failures() as error:
         return Search(error=_reason(error))
-    return Search(detections, seconds, of_low_scores)
+    if not scored:
+        return Search(detections, seconds)
+    if contestant.scorer is None:
+        return Search(detections, seconds, detections)
+    try:
+        return Search(detections, seconds, contestant.scorer.detect(pixels))
+    except failures() as error:
+        return Search(detections, seconds, scored_error=_reason(error))
 
 
 def _reason(error: Exception) -> str:

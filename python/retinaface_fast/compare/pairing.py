@@ -48,6 +48,14 @@ class FacePairs:
         return len(self.pairs)
 
 
+def check_min_iou(value: object) -> float:
+    """Return the least overlap of a pair as a float, or say that it must be above 0 and at most 1."""
+    min_iou = check_fraction(value, "min_iou")
+    if min_iou == 0:
+        raise ValueError("min_iou must be greater than 0: with 0 every face would be every other's pair")
+    return min_iou
+
+
 def pair_faces(first: Detections, second: Detections, *, min_iou: float = DEFAULT_MIN_IOU) -> FacePairs:
     """Decide which faces of two results are the same.
 
@@ -81,9 +89,7 @@ def pair_faces(first: Detections, second: Detections, *, min_iou: float = DEFAUL
         >>> found.only_first.tolist(), found.only_second.tolist()
         ([1], [0])
     """
-    min_iou = check_fraction(min_iou, "min_iou")
-    if min_iou == 0:
-        raise ValueError("min_iou must be greater than 0: with 0 every face would be every other's pair")
+    min_iou = check_min_iou(min_iou)
     if first.image_size != second.image_size:
         raise ValueError(
             f"first and second must be results of one picture, got sizes of {first.image_size} and "

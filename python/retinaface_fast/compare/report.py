@@ -73,6 +73,7 @@ def render_report(
         count=lambda number: f"{number:,}",
         percent=lambda share: _ABSENT if share is None else f"{100 * share:.1f}",
         milliseconds=_milliseconds,
+        threads=lambda number: f"{number:,} thread{'' if number == 1 else 's'}",
         faces=lambda number: f"{number:,} face{'' if number == 1 else 's'}",
         pictures=lambda number: f"{number:,} picture{'' if number == 1 else 's'}",
         words=lambda name: name.replace("_", " "),
@@ -84,6 +85,7 @@ def render_report(
         detectors=summary["detectors"],
         reference=summary["detectors"][0],
         others=summary["detectors"][1:],
+        has_dlib=any(detector["name"].startswith("dlib-") for detector in summary["detectors"]),
         title=title or _title(summary),
         shown=[
             _shown(picture, images[index])
@@ -124,11 +126,11 @@ def _failures(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         if "error" in picture:
             found.append({"name": picture["name"], "who": "not read", "error": picture["error"]})
         else:
-            found += [
-                {"name": picture["name"], "who": labels[name], "error": search["error"]}
-                for name, search in picture["searches"].items()
-                if "error" in search
-            ]
+            for name, search in picture["searches"].items():
+                for key, what in (("error", ""), ("scored_error", ", for average precision")):
+                    if key in search:
+                        who = labels[name] + what
+                        found.append({"name": picture["name"], "who": who, "error": search[key]})
     return found
 
 

@@ -210,7 +210,8 @@ def _search(search: Search) -> dict[str, Any]:
         return {"error": search.error}
     faces = [face.to_dict() for face in search.detections]
     seconds = None if search.seconds is None else round(search.seconds, 6)
-    return {"seconds": seconds, "faces": faces}
+    failed = {} if search.scored_error is None else {"scored_error": search.scored_error}
+    return {"seconds": seconds, "faces": faces, **failed}
 
 
 def _of_picture(pairs: FacePairs) -> dict[str, Any]:
