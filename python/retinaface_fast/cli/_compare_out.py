@@ -30,7 +30,8 @@ def earlier_sheets(out: Path) -> list[Path]:
             foreign.append(sheets)
         if foreign:
             raise typer.BadParameter(
-                f"{foreign[0]} is not of an earlier comparison: name another folder, or move it away",
+                f"{foreign[0]} is not of an earlier comparison that came to its end: name another folder, or "
+                "move it away",
                 param_hint="--out",
             )
         return []

@@ -6,30 +6,26 @@ dlib's rectangles name the first and the last pixel that they hold, so that (l, 
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
 from retinaface_fast._validation import (
     check_color,
-    check_number,
-    check_optional_positive_int,
     check_pictures,
-    check_positive_int,
-    check_str,
     naming,
 )
 from retinaface_fast.detections import Detections
 from retinaface_fast.errors import EngineError, ImageError
 from retinaface_fast.image import read_image
 
+from ._dlib_options import checked_options
 from ._dlib_parts import CnnDetector, HogDetector, Predictor, memory_needed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    import os
+    from collections.abc import Iterable
 
     from retinaface_fast._typing import ColorOrder, FloatArray, UInt8Array
     from retinaface_fast.image import ImageSource
@@ -43,10 +39,6 @@ DEFAULT_MAX_MEMORY = 2**32
 #: pictures of WIDER FACE: 37.0 / 22.1 / 9.4 % above 0, 49.1 / 29.4 / 12.5 % above -1, 50.0 / 29.9 / 12.7 %
 #: above -2, where a picture has 113 boxes and takes 3 % longer than above -1. The CNN gives nothing below 0.
 SCORED_ABOVE = {"hog": -2.0, "cnn": 0.0}
-
-_KINDS = ("hog", "cnn")
-_LANDMARKS = ("68", "5", "none")
-_MOST_UPSAMPLE = 2
 
 # Of each of our landmarks, the points of the predictor that it is the mean of, counted from 0.
 _FROM_68 = ((36, 37, 38, 39, 40, 41), (42, 43, 44, 45, 46, 47), (30,), (48,), (54,))
@@ -128,7 +120,7 @@ class DlibDetector:
         max_pixels: int | None = None,
         max_memory: int = DEFAULT_MAX_MEMORY,
     ) -> None:
-        options = _checked(
+        options = checked_options(
             kind=kind,
             upsample=upsample,
             score_threshold=score_threshold,
@@ -219,7 +211,7 @@ class DlibDetector:
         unknown = changes.keys() - self._options.keys()
         if unknown:
             raise TypeError(f"replace takes {', '.join(self._options)}, got {', '.join(sorted(unknown))}")
-        options = _checked(**{**self._options, **changes})
+        options = checked_options(**{**self._options, **changes})
         detector, predictor = self._detector, self._predictor
         if any(options[name] != self._options[name] for name in ("kind", "detector_path")):
             detector = _load_detector(options)
@@ -357,14 +349,6 @@ def _rebuild(options: dict[str, Any]) -> DlibDetector:
     return DlibDetector(**options)
 
 
-def _checked(**options: Any) -> dict[str, Any]:
-    checked = {name: check(options[name], name) for name, check in _CHECKS.items()}
-    if checked["landmarks"] == "none" and checked["landmarks_path"] is not None:
-        path = checked["landmarks_path"]
-        raise ValueError(f"landmarks_path must be None where landmarks is 'none', got {str(path)!r}")
-    return checked
-
-
 def _load_detector(options: dict[str, Any]) -> HogDetector | CnnDetector:
     kind = HogDetector if options["kind"] == "hog" else CnnDetector
     return kind(options["detector_path"])
@@ -374,49 +358,3 @@ def _load_predictor(options: dict[str, Any]) -> Predictor | None:
     if options["landmarks"] == "none":
         return None
     return Predictor(int(options["landmarks"]), options["landmarks_path"])
-
-
-def _check_kind(value: object, name: str) -> str:
-    return _check_choice(value, name, _KINDS)
-
-
-def _check_landmarks(value: object, name: str) -> str:
-    return _check_choice(value, name, _LANDMARKS)
-
-
-def _check_choice(value: object, name: str, choices: tuple[str, ...]) -> str:
-    text = check_str(value, name)
-    if text not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {text!r}")
-    return text
-
-
-def _check_upsample(value: object, name: str) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}")
-    if not 0 <= value <= _MOST_UPSAMPLE:
-        raise ValueError(f"{name} must be from 0 to {_MOST_UPSAMPLE}, got {value}")
-    return int(value)
-
-
-def _check_path(value: object, name: str) -> Path | None:
-    if value is None:
-        return None
-    if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{name} must be a path or None, got {type(value).__name__} {value!r}")
-    if not os.fspath(value):
-        raise ValueError(f"{name} must be the path of a file, got an empty one")
-    return Path(value)
-
-
-#: Every option, with what checks it.
-_CHECKS: dict[str, Callable[[object, str], Any]] = {
-    "kind": _check_kind,
-    "upsample": _check_upsample,
-    "score_threshold": check_number,
-    "landmarks": _check_landmarks,
-    "detector_path": _check_path,
-    "landmarks_path": _check_path,
-    "max_pixels": check_optional_positive_int,
-    "max_memory": check_positive_int,
-}
