@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("dlib")
 pytest.importorskip("jinja2")
 
-from retinaface_fast.cli import _compare, main
+from retinaface_fast.cli import _compare, _group, main
 from retinaface_fast.cli._compare import _spread
 from retinaface_fast.compare import DLIB_MODELS
 from retinaface_fast.compare.pairing import DEFAULT_MIN_IOU
@@ -528,3 +528,16 @@ def test_it_is_offered_where_dlib_is(
     assert ("compare" in capsys.readouterr().out) is is_there
     assert main(["compare", "--help"]) == 0
     assert "--dlib-threshold" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_searched(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture("a.jpg")
+    Path("file").touch()
+    monkeypatch.setattr(_compare, "compare_picture", lambda *_, **__: pytest.fail("it was searched"))
+    monkeypatch.setattr(_group.GroupRun, "_look_at", lambda *_: pytest.fail("it was searched"))
+    assert compare("a.jpg", "--out", "file/sub") == 1
+    assert main(["group", "a.jpg", "--out", "file/sub"]) == 1
+    lines = capsys.readouterr().err.replace("\\", "/").splitlines()
+    assert [line.startswith("error: cannot write file/sub: ") for line in lines] == [True, True], lines

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from retinaface_fast.cli import main
+from retinaface_fast.cli._outputs import try_folder
 
 from .conftest import FakeDetector, picture, video
 
@@ -208,3 +209,11 @@ def test_without_opencv_it_is_told_what_to_install(
     monkeypatch.setitem(sys.modules, "cv2", None)
     assert main(["detect", "v.avi"]) == 1
     assert "opencv-python-headless" in capsys.readouterr().err
+
+
+def test_trying_a_folder_leaves_nothing_behind() -> None:
+    Path("there").mkdir()
+    try_folder(Path("there"))
+    try_folder(Path("there/not/yet"))
+    try_folder(Path("new/folder"))
+    assert sorted(Path().rglob("*")) == [Path("there")]

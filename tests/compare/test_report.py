@@ -172,8 +172,8 @@ def test_figures_are_where_they_belong() -> None:
     assert page.texts["h1"] == ["RetinaFace, dlib HOG and dlib CNN on 2 pictures"]
     assert page.row("Faces") == ["2", "4", "0"]
     assert page.row("Matched with RetinaFace") == ["–", "2", "0"]  # noqa: RUF001
-    assert page.row("Found by RetinaFace only") == ["–", "0", "2"]  # noqa: RUF001
-    assert page.row("Not found by RetinaFace") == ["–", "2", "0"]  # noqa: RUF001
+    assert page.row("Missed: found by RetinaFace only") == ["–", "0", "2"]  # noqa: RUF001
+    assert page.row("Extra: not found by RetinaFace") == ["–", "2", "0"]  # noqa: RUF001
     for subset in ("easy", "hard"):
         expected = [
             f"{100 * summary['ground_truth']['ap'][name][subset]:.1f}"
@@ -287,8 +287,8 @@ def test_a_detector_that_searched_nothing_did_not_find_nothing() -> None:
     for heading, first in {
         "Faces": "2",
         "Matched with RetinaFace": "–",  # noqa: RUF001
-        "Found by RetinaFace only": "–",  # noqa: RUF001
-        "Not found by RetinaFace": "–",  # noqa: RUF001
+        "Missed: found by RetinaFace only": "–",  # noqa: RUF001
+        "Extra: not found by RetinaFace": "–",  # noqa: RUF001
     }.items():
         assert page.row(heading) == [first, "–"]  # noqa: RUF001
     bins = [row[1:] for row in page.rows if " to " in row[0]]

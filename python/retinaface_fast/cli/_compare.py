@@ -22,7 +22,7 @@ from retinaface_fast.data import SUBSETS
 from . import _console
 from ._compare_out import REPORT, SUMMARY
 from ._compare_plan import PROTOCOL
-from ._outputs import OutputError, ResultsError, naming, write_picture
+from ._outputs import OutputError, ResultsError, naming, try_folder, write_picture
 from ._report import plural, progress_bar
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Run:
         interrupted = False
         for absent in self.missing:
             self._fail(f"{absent.argument}: {absent.reason}")
+        try_folder(self.out)
         try:
             self._search_all()
         except KeyboardInterrupt:
@@ -169,6 +170,8 @@ class Run:
         )
         for index, sheet in self._sheets.items():
             summary["pictures"][index]["sheet"] = sheet.relative_to(self.out).as_posix()
+        if not self.quiet:
+            print_summary(summary)
         self._delete_earlier()
         # First what took hours and cannot be had again without them.
         self._write_text(SUMMARY, json.dumps(summary, allow_nan=False) + "\n")
@@ -177,7 +180,6 @@ class Run:
         except KeyboardInterrupt:
             return True
         if not self.quiet:
-            print_summary(summary)
             _console.line(_console.stdout(), f"{self.out / REPORT}")
         return False
 
@@ -215,7 +217,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     table.add_column("detector", no_wrap=True)
     subsets = () if truth is None else SUBSETS
     ap_headings = [f"AP {subset}" for subset in subsets]
-    for heading in ("faces", "matched", "missed", "own", "ms", "threads", *ap_headings):
+    for heading in ("faces", "matched", "missed", "extra", "ms", "threads", *ap_headings):
         table.add_column(heading, justify="right", no_wrap=True)
     for detector in summary["detectors"]:
         pairs = summary["pairs"].get(detector["name"])

@@ -24,7 +24,7 @@ from retinaface_fast.image import read_image
 
 from . import _console
 from ._new_folder import NewFolder
-from ._outputs import OutputError, ResultsError, Stream, naming
+from ._outputs import OutputError, ResultsError, Stream, naming, try_folder
 from ._recognition import wide_enough
 from ._report import plural, progress_bar
 
@@ -127,6 +127,7 @@ class GroupRun:
         started, plan, console = time.perf_counter(), self.plan, _console.stderr()
         for absent in plan.missing:
             self._fail(absent.argument, absent.reason)
+        try_folder(plan.out)
         try:
             with progress_bar(console, enabled=not plan.quiet) as progress:
                 task = progress.add_task("pictures", total=len(plan.sources), faces=0)

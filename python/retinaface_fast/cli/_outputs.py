@@ -222,6 +222,29 @@ def write_file(target: Path, data: bytes) -> None:
             part.unlink(missing_ok=True)
 
 
+def try_folder(folder: Path) -> None:
+    """Find out whether a folder can be written to, before hours are spent on what is to lie in it.
+
+    Args:
+        folder: It need not exist, and does not afterwards if it did not before.
+
+    Raises:
+        OutputError: It cannot be written to.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    probe = part_of(folder / "probe")
+    try:
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"probe")
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+        for each in missing:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+
+
 class Stream:
     """A file for results, or the standard output for `-`, which stays open.
 
