@@ -39,6 +39,13 @@ def test_time_is_estimated_by_the_pixel_from_the_largest_known_size() -> None:
     assert history.why_not("hog", 1, UHD, budget=30, free=None) is None
 
 
+def test_the_newest_time_of_a_size_counts() -> None:
+    history = History()
+    history.took("row", 1, VGA, 20.0)
+    history.took("row", 1, VGA, 0.1)
+    assert history.why_not("row", 1, HD, budget=60, free=None) is None
+
+
 def test_more_threads_say_what_fewer_need_at_least() -> None:
     history = History()
     history.took("row", 8, VGA, 10.0)

@@ -97,5 +97,6 @@ def _scaled(known: Sequence[tuple[int, float]], pixels: int) -> float:
     """What is known of the largest size, in proportion to the pixels; 0 where nothing is known."""
     if not known:
         return 0.0
-    of_pixels, amount = max(known)
+    # Of several at one size the newest: the first calls of a process may have been slow for once.
+    of_pixels, amount = max(reversed(known), key=lambda entry: entry[0])
     return amount * pixels / of_pixels
