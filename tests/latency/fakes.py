@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinaface_fast.latency.budget import LONG_CALL
 from retinaface_fast.latency.contestants import Boxes, Detector, own_engine
 
 if TYPE_CHECKING:
@@ -74,8 +76,27 @@ def leaves_in_a_round(image: Any, threads: int) -> Detector:
     return _later(image, threads, 3, lambda: os._exit(7))
 
 
+def dies_at_exit(image: Any, threads: int) -> Detector:
+    atexit.register(os._exit, 7)
+    return right(image, threads)
+
+
 def hangs(image: Any, threads: int) -> Detector:
     return _later(image, threads, 1, lambda: time.sleep(600))
+
+
+def compiles(image: Any, threads: int) -> Detector:
+    """Its first call takes longer than any other, and than what counts as long."""
+    detector = right(image, threads)
+    calls = [0]
+
+    def call() -> Any:
+        calls[0] += 1
+        if calls[0] == 1:
+            time.sleep(LONG_CALL + 0.2)
+        return detector.call()
+
+    return detector._replace(call=call)
 
 
 def slow(image: Any, threads: int) -> Detector:

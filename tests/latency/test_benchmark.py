@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from retinaface_fast.latency import ROWS, LatencyBenchmark, LatencyPlan, Row, main_tables, report_to_markdown
-from retinaface_fast.latency.processes import run_job
+from retinaface_fast.latency.processes import Outcome, run_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("psutil")
@@ -104,6 +109,60 @@ def test_who_raises_dies_or_hangs_does_not_stop_the_others(fake_row: Callable[..
     assert "dies at once FAILED (120x90, 1 thread)" in report_to_markdown(record)
 
 
+def test_who_breaks_when_all_is_done_spoils_no_times(fake_row: Callable[..., Row]) -> None:
+    record = run(["native", fake_row("dies_at_exit")], parts=["times", "memory"])
+    for results in (only_cell(record), record["memory"][0]["results"]):
+        assert not any("failed" in result for result in results.values())
+    assert len(only_cell(record)["native"]["rounds"]) == 2
+    assert record["cells"][0]["ended"] == "its process ended with exit code 7"
+    assert "did not end well" in report_to_markdown(record)
+
+
+def test_when_nobody_knows_who_broke_it_turns_are_kept(
+    fake_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(job: dict[str, Any], *, on_event: Any, **options: Any) -> Any:
+        def note(event: dict[str, Any]) -> None:
+            if (event["event"], event.get("row")) != ("turn", "right"):
+                on_event(event)
+
+        run_job(job, on_event=note, **options)
+        return Outcome(failed="its process was ended by SIGSEGV")
+
+    monkeypatch.setattr("retinaface_fast.latency.benchmark.run_job", broken)
+    results = only_cell(run(["native", fake_row("right")]))
+    assert len(results["native"]["rounds"]) == 2
+    assert results["right"] == {"failed": "its process was ended by SIGSEGV"}
+
+
+def test_a_job_ends_when_nobody_waits_for_it(fake_row: Callable[..., Row], tmp_path: Path) -> None:
+    np.save(tmp_path / "picture.npy", np.zeros((*SIZE, 3), np.uint8))
+    job = {
+        "job": "memory",
+        "row": dataclasses.asdict(fake_row("hangs")),
+        "picture": str(tmp_path / "picture.npy"),
+        "threads": 1,
+        "budget": 60.0,
+    }
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    (tmp_path / "journal").touch()
+    command = [sys.executable, "-m", "retinaface_fast.latency.jobs"]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "job.json"), str(tmp_path / "journal")], stdin=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    try:
+        deadline = time.monotonic() + 60
+        while "call 2" not in (tmp_path / "journal").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.stdin.close()  # as the system does it for a process that was killed
+        assert process.wait(timeout=30) == 1
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_who_breaks_while_its_memory_is_measured_is_not_timed(fake_row: Callable[..., Row]) -> None:
     record = run(["native", fake_row("dies_at_once")], parts=["times", "memory"])
     assert record["memory"][0]["results"]["native"]["growth"] >= 0
@@ -124,6 +183,12 @@ def test_who_is_slow_has_fewer_rounds_and_is_left_out_at_larger_sizes(fake_row: 
     [times, *_] = main_tables(record)
     assert times.rows[1][1].partition(" ")[0].rstrip("?").endswith("*")
     assert times.rows[1][2] == "-"
+
+
+def test_a_slow_first_call_says_nothing_of_the_others(fake_row: Callable[..., Row]) -> None:
+    record = run(["native", fake_row("compiles")], parts=["times", "memory"], rounds=3, budget=8.0)
+    assert record["memory"][0]["results"]["compiles"]["seconds"] < 3
+    assert len(only_cell(record)["compiles"]["rounds"]) == 3
 
 
 def test_who_is_not_installed_is_left_out() -> None:

@@ -68,6 +68,7 @@ def record() -> dict[str, Any]:
             {
                 "size_hw": [480, 640],
                 "threads": threads,
+                "ended": "SIGSEGV at exit" if threads == 2 else None,
                 "results": {
                     "native": timed(ours, ours, network=network),
                     "slow": timed([0.3], ours, at=[2], suspicion="2 threads were at work instead of 1"),
@@ -142,6 +143,7 @@ def test_notes_say_what_tables_cannot(record: dict[str, Any]) -> None:
     assert "Growth of slow (memory, 640x480): no reason" in found
     assert "* Fewer rounds: slow, 640x480, 1 thread: 1 of 3; slow, 640x480, 2 threads: 1 of 3." in found
     assert "quoted, not measured" in found
+    assert "did not end well, which concerns no time (640x480, 2 threads): SIGSEGV at exit" in found
     record["machine"] |= {"load_before": 0.1, "pinned": False, "peak_memory": "since the start"}
     record["interrupted"] = True
     found = "\n".join(notes(record))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ import numpy as np
 
 import retinaface_fast
 
-from . import turns
 from .budget import History
+from .cell import BASELINE, Cell
 from .cold import cold_starts
 from .machine import describe_machine, free_memory
 from .plan import PAPER_SIZES
@@ -22,18 +22,15 @@ from .processes import Outcome, run_job
 from .scene import compose, cover
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from .plan import LatencyPlan
     from .rows import Row
 
-__all__ = ["BASELINE", "SCHEMA", "LatencyBenchmark", "LatencyProgress"]
+__all__ = ["SCHEMA", "LatencyBenchmark", "LatencyProgress"]
 
 #: Version of the form of the record.
 SCHEMA = 1
-#: The row that the others are compared with.
-BASELINE = "native"
-_INTERRUPTED = "interrupted before it was measured"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,64 +44,6 @@ class LatencyProgress:
 
     stage: str
     fraction: float
-
-
-@dataclass(slots=True)
-class _Cell:
-    """What is known of one size on one number of threads while it is measured."""
-
-    size_hw: tuple[int, int]
-    threads: int
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
-    turns: dict[str, turns.Turns] = field(default_factory=dict)
-    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def note(self, event: dict[str, Any]) -> None:
-        """Take an event of the job into account."""
-        kind, row = event["event"], event.get("row", "")
-        if kind == "answered":
-            self.answers[row] = {"faces": event["faces"], "call": event["seconds"]}
-        elif kind == "right":
-            self.answers[row] |= {"same_faces": event["share"], "rounds_planned": event["rounds"]}
-        elif kind == "failed":
-            self.results[row] = {"failed": event["why"]}
-        elif kind == "turn":
-            self.turns.setdefault(row, turns.Turns()).turns.append(turns.Turn(**event["turn"]))
-
-    def forget(self) -> None:
-        """Before the job is done again: only who has failed has an end."""
-        self.turns.clear()
-        self.answers.clear()
-
-    def finish(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Return everything as JSON takes it."""
-        for row in rows:
-            if row.name in self.results:
-                continue
-            timed = self.turns.get(row.name)
-            if timed is None:
-                self.results[row.name] = {"left_out": _INTERRUPTED}
-                continue
-            summary = timed.summary()
-            if "part" in summary:
-                summary["network"] = {
-                    "median": summary.pop("part"),
-                    "quartiles": summary.pop("part_quartiles"),
-                }
-            least = 0 if row.device != "cpu" else 1 if row.one_thread or row.serial else None
-            known = self.answers[row.name]
-            answer = {name: known[name] for name in ("faces", "same_faces", "rounds_planned")}
-            suspicion = turns.suspicion(summary, self.threads, least=least)
-            self.results[row.name] = summary | answer | {"suspicion": suspicion}
-        ours = self.results.get(BASELINE, {})
-        for result in self.results.values():
-            if "median" in result:
-                result["times_native"] = turns.ratio(result, ours) if "median" in ours else None
-        return {
-            "size_hw": list(self.size_hw),
-            "threads": self.threads,
-            "results": {row.name: self.results[row.name] for row in rows},
-        }
 
 
 class LatencyBenchmark:
@@ -264,7 +203,7 @@ class LatencyBenchmark:
                 continue
             self._tell(f"{_named(size_hw)}: memory of {row.label}", self._weight(size_hw))
             job = {"job": "memory", "row": dataclasses.asdict(row), "picture": str(scene.path)}
-            outcome = self._run({**job, "threads": threads}, threads)
+            outcome = self._run({**job, "threads": threads, "budget": self.plan.budget}, threads)
             if outcome.failed is not None:
                 results[row.name] = {"failed": outcome.failed}
                 continue
@@ -274,7 +213,7 @@ class LatencyBenchmark:
             self._history.needed(row.name, pixels, answer["growth"] or 0)
 
     def _times(self, size_hw: tuple[int, int], threads: int, scene: _Shown, broken: dict[str, str]) -> None:
-        cell = _Cell(size_hw, threads)
+        cell = Cell(size_hw, threads)
         for row in self._rows:
             reason = self._why_not(row, size_hw, threads)
             if row.name in broken:
@@ -289,7 +228,7 @@ class LatencyBenchmark:
         for name, answer in cell.answers.items():
             self._history.took(name, threads, pixels, answer["call"])
 
-    def _time_rows(self, cell: _Cell, scene: _Shown) -> None:
+    def _time_rows(self, cell: Cell, scene: _Shown) -> None:
         """Do the job until nobody breaks it."""
         title = f"{_named(cell.size_hw)}, {_threads(cell.threads)}"
         labels = {row.name: row.label for row in self._rows}
@@ -322,10 +261,12 @@ class LatencyBenchmark:
                 note,
             )
             if outcome.failed is None:
+                cell.ended = outcome.note
                 return
-            culprits = [outcome.row] if outcome.row is not None else [row.name for row in rows]
-            for name in culprits:
-                cell.results.setdefault(name, {"failed": outcome.failed})
+            if outcome.row is None:
+                cell.abandon(rows, outcome.failed)
+                return
+            cell.results.setdefault(outcome.row, {"failed": outcome.failed})
 
     def _run(
         self,

@@ -37,6 +37,8 @@ _VARIABLES = (
 _POLL_SECONDS = 0.05
 #: Before its first event a process imports, which may have to come from a slow disk.
 _START_SECONDS = 120.0
+#: After its last event a process has nothing to do but to end.
+_END_SECONDS = 20.0
 
 
 @dataclass(slots=True)
@@ -47,11 +49,18 @@ class Outcome:
         events: What it wrote into its journal, in order.
         failed: Why it did not come to its end; None if it did.
         row: Whose turn it was when it ended; None if nobody's.
+        note: What went wrong after it had come to its end; None if nothing did.
     """
 
     events: list[dict[str, Any]] = field(default_factory=list)
     failed: str | None = None
     row: str | None = None
+    note: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it came to its end, whatever happened while its process was taken down."""
+        return bool(self.events) and self.events[-1]["event"] == "done"
 
     @property
     def answer(self) -> dict[str, Any]:
@@ -93,16 +102,23 @@ def run_job(
         question.write_text(json.dumps(job), encoding="utf-8")
         journal.touch()
         output = stack.enter_context(said.open("wb"))
+        started: list[subprocess.Popen[bytes]] = []
+
+        @stack.callback
+        def _clean_up() -> None:
+            for process in started:
+                _end(process)
+
         with turns.pinned(threads):
             process = subprocess.Popen(
                 [sys.executable, "-m", "retinaface_fast.latency.jobs", str(question), str(journal)],
                 env={**os.environ, **thread_limits(threads)},
                 cwd=folder,  # where nothing lies that could be taken for a module
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # its end tells the job that nobody waits for it any more
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        stack.callback(_end, process)
+            started.append(process)
         lines = stack.enter_context(journal.open(encoding="utf-8"))
         heard, pending, hung = time.monotonic(), "", False
         while True:
@@ -115,16 +131,23 @@ def run_job(
             if ended:
                 break
             allowed = limit if outcome.events else max(limit, _START_SECONDS)
+            if outcome.done:
+                allowed = min(limit, _END_SECONDS)
             if time.monotonic() - heard > allowed:
                 hung = True
                 _end(process)
                 break
             time.sleep(_POLL_SECONDS)  # waiting for the process would wake up more often
+        why = None
         if hung:
-            outcome.failed = f"no answer within {allowed:,g} s"
-        elif process.returncode or not outcome.events or outcome.events[-1]["event"] != "done":
+            why = f"no answer within {allowed:,g} s"
+        elif process.returncode or not outcome.done:
             output.flush()
-            outcome.failed = _reason(process.returncode, said.read_text(encoding="utf-8", errors="replace"))
+            why = _reason(process.returncode, said.read_text(encoding="utf-8", errors="replace"))
+        if outcome.done:
+            outcome.note = why  # libraries that fall apart at exit spoil no number
+        else:
+            outcome.failed = why
     return outcome
 
 
@@ -132,6 +155,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _reason(code: int, said: str) -> str:

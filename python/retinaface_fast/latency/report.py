@@ -134,6 +134,10 @@ def _notes(record: Mapping[str, Any]) -> Iterator[str]:
                 reasons.setdefault((what.format(label), result[key]), []).append(place)
     for (what, why), places in reasons.items():
         yield f"{what} ({'; '.join(places)}): {why}"
+    for cell in record["cells"]:
+        if cell["ended"]:
+            place = f"{_named(cell['size_hw'])}, {_threads(cell['threads'])}"
+            yield f"The process did not end well, which concerns no time ({place}): {cell['ended']}"
     yield from _doubts(results)
     fewer = [
         f"{label}, {place}: {len(result['rounds'])} of {record['settings']['rounds']}"
