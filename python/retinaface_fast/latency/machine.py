@@ -17,6 +17,9 @@ from . import turns
 
 __all__ = ["available_threads", "describe_machine", "free_memory", "machine"]
 
+#: The control group of this process, as a container sees it.
+_GROUP = Path("/sys/fs/cgroup")
+
 
 def machine() -> dict[str, str]:
     """CPU, Python and NumPy, for a line below a table."""
@@ -79,9 +82,9 @@ def free_memory() -> int | None:
         return None
     available = int(psutil.virtual_memory().available)
     try:
-        most, used = (
-            int((Path("/sys/fs/cgroup") / name).read_text()) for name in ("memory.max", "memory.current")
-        )
+        most, used = (int((_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        kept = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        used -= int(kept.get("inactive_file", 0))  # files that were read: given up when memory is needed
     except (OSError, ValueError):  # no such group, or "max"
         return available
     return min(available, max(0, most - used))
