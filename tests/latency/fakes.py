@@ -99,6 +99,19 @@ def compiles(image: Any, threads: int) -> Detector:
     return detector._replace(call=call)
 
 
+def greedy(image: Any, threads: int) -> Detector:
+    """Its memory grows by more than a kilobyte for each pixel."""
+    detector = right(image, threads)
+    kept: list[Any] = []
+
+    def call() -> Any:
+        if not kept:
+            kept.append(np.ones((*image.shape[:2], 256), np.float32) + 1)
+        return detector.call()
+
+    return detector._replace(call=call)
+
+
 def slow(image: Any, threads: int) -> Detector:
     detector = right(image, threads)
 

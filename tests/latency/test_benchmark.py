@@ -185,6 +185,26 @@ def test_who_is_slow_has_fewer_rounds_and_is_left_out_at_larger_sizes(fake_row: 
     assert times.rows[1][2] == "-"
 
 
+def test_memory_is_guarded_when_only_times_are_measured(
+    fake_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retinaface_fast.latency.benchmark.free_memory", lambda: 350_000_000)
+    small, large = run(["native", fake_row("greedy")], sizes_hw=[(360, 480), SIZE])["cells"]
+    assert small["results"]["greedy"]["median"] > 0
+    assert "GB are free" in large["results"]["greedy"]["left_out"]
+    assert large["results"]["native"]["median"] > 0
+
+
+def test_rows_that_share_a_process_share_the_memory(
+    fake_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retinaface_fast.latency.benchmark.free_memory", lambda: 200_000_000)
+    others = [dataclasses.replace(fake_row("right"), name=f"right {number}") for number in range(4)]
+    cell = only_cell(run(["native", *others], parts=["times", "memory"]))
+    assert cell["native"]["median"] > 0
+    assert "of those before it" in cell["right 3"]["left_out"]
+
+
 def test_a_slow_first_call_says_nothing_of_the_others(fake_row: Callable[..., Row]) -> None:
     record = run(["native", fake_row("compiles")], parts=["times", "memory"], rounds=3, budget=8.0)
     assert record["memory"][0]["results"]["compiles"]["seconds"] < 3

@@ -63,3 +63,14 @@ def test_memory_is_estimated_by_the_pixel() -> None:
     assert history.why_not("cnn", 1, UHD, budget=1, free=None) is None
     assert history.why_not("cnn", 1, UHD, budget=1, free=16_000_000_000) is None
     assert "some 8.5 GB" in str(history.why_not("cnn", 1, UHD, budget=1, free=10_000_000_000))
+
+
+def test_what_others_in_the_process_hold_is_not_free() -> None:
+    history = History()
+    history.needed("cnn", VGA, 400_000_000, loaded=100_000_000)
+    assert history.needs("cnn", VGA) == 500_000_000
+    assert history.needs("anyone", VGA) == 0
+    assert history.why_not("cnn", 1, VGA, budget=1, free=700_000_000) is None
+    why = history.why_not("cnn", 1, VGA, budget=1, free=700_000_000, held=300_000_000)
+    assert "some 0.5 GB of memory, beside 0.3 GB of those before it, and 0.7 GB are free" in str(why)
+    assert history.why_not("anyone", 1, VGA, budget=1, free=1, held=1) is None

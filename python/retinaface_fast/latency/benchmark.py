@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -122,9 +123,9 @@ class LatencyBenchmark:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
             sizes = self.plan.chosen_sizes()
-            smallest = PAPER_SIZES[0]
-            if sizes[0][0] * sizes[0][1] > smallest[0] * smallest[1]:
-                self._probe(smallest, self._show(smallest, folder), {})
+            probe = self._size_to_probe()
+            if probe is not None:
+                self._probe(probe, self._show(probe, folder), {})
             for size in sizes:
                 scene = self._show(size, folder)
                 self.record["pictures"].append(
@@ -168,12 +169,30 @@ class LatencyBenchmark:
         found: dict[str, list[str]] = {} if outcome.failed else outcome.answer["devices"]
         return found
 
-    def _why_not(self, row: Row, size_hw: tuple[int, int], threads: int | None) -> str | None:
+    def _why_not(
+        self,
+        row: Row,
+        size_hw: tuple[int, int],
+        threads: int | None,
+        *,
+        free: int | None,
+        held: float = 0.0,
+    ) -> str | None:
         """Why a row is left out at a size, or None."""
         if row.from_short_side is not None and min(size_hw) <= row.from_short_side:
             return f"up to {row.from_short_side} pixels on the shorter side it is the same as {BASELINE}"
         pixels = size_hw[0] * size_hw[1]
-        return self._history.why_not(row.name, threads, pixels, budget=self.plan.budget, free=free_memory())
+        return self._history.why_not(row.name, threads, pixels, budget=self.plan.budget, free=free, held=held)
+
+    def _size_to_probe(self) -> tuple[int, int] | None:
+        """The size that tells what larger ones will need.
+
+        None where its memory is measured anyway, or where none is larger.
+        """
+        sizes = self.plan.chosen_sizes()
+        smallest = min(sizes[0], PAPER_SIZES[0], key=math.prod)
+        measured = "memory" in self.plan.parts and smallest == sizes[0]
+        return smallest if not measured and math.prod(sizes[-1]) > math.prod(smallest) else None
 
     # Pictures
 
@@ -197,7 +216,7 @@ class LatencyBenchmark:
     def _probe(self, size_hw: tuple[int, int], scene: _Shown, results: dict[str, Any]) -> None:
         threads, pixels = self.plan.chosen_threads()[-1], size_hw[0] * size_hw[1]
         for row in self._rows:
-            reason = self._why_not(row, size_hw, None)
+            reason = self._why_not(row, size_hw, None, free=free_memory())
             if reason is not None:
                 results[row.name] = {"left_out": reason}
                 continue
@@ -210,16 +229,22 @@ class LatencyBenchmark:
             answer = {name: value for name, value in outcome.answer.items() if name != "event"}
             results[row.name] = answer
             self._history.took(row.name, threads, pixels, answer["seconds"])
-            self._history.needed(row.name, pixels, answer["growth"] or 0)
+            # Where the growth is not known, it was no more than what there was above the loaded state.
+            growth = answer["growth"] if answer["growth"] is not None else answer["peak"] - answer["loaded"]
+            self._history.needed(row.name, pixels, max(0, growth), answer["loaded"])
 
     def _times(self, size_hw: tuple[int, int], threads: int, scene: _Shown, broken: dict[str, str]) -> None:
         cell = Cell(size_hw, threads)
+        # All rows of a cell share a process, and what one has needed is not given back.
+        free, held = free_memory(), 0.0
         for row in self._rows:
-            reason = self._why_not(row, size_hw, threads)
+            reason = self._why_not(row, size_hw, threads, free=free, held=held)
             if row.name in broken:
                 cell.results[row.name] = {"failed": broken[row.name]}
             elif reason is not None:
                 cell.results[row.name] = {"left_out": reason}
+            else:
+                held += self._history.needs(row.name, size_hw[0] * size_hw[1])
         try:
             self._time_rows(cell, scene)
         finally:

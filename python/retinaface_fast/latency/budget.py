@@ -46,21 +46,35 @@ class History:
     Attributes:
         seconds: Pixels and seconds of a call, by row and number of threads.
         bytes: Pixels and growth of the memory, by row.
+        loaded: Bytes that a process holds before the first call, by row.
     """
 
     seconds: dict[tuple[str, int], list[tuple[int, float]]] = field(default_factory=dict)
     bytes: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    loaded: dict[str, int] = field(default_factory=dict)
 
     def took(self, row: str, threads: int, pixels: int, seconds: float) -> None:
         """Remember what a call took."""
         self.seconds.setdefault((row, threads), []).append((pixels, seconds))
 
-    def needed(self, row: str, pixels: int, growth: int) -> None:
-        """Remember what the memory grew by."""
+    def needed(self, row: str, pixels: int, growth: int, loaded: int = 0) -> None:
+        """Remember what the memory grew by, and what was held before."""
         self.bytes.setdefault(row, []).append((pixels, growth))
+        self.loaded[row] = loaded
+
+    def needs(self, row: str, pixels: int) -> float:
+        """Bytes that a row will hold at a size; 0 where nothing is known."""
+        return self.loaded.get(row, 0) + _scaled(self.bytes.get(row, []), pixels)
 
     def why_not(
-        self, row: str, threads: int | None, pixels: int, *, budget: float, free: int | None
+        self,
+        row: str,
+        threads: int | None,
+        pixels: int,
+        *,
+        budget: float,
+        free: int | None,
+        held: float = 0.0,
     ) -> str | None:
         """Why a row should not be tried at a size, or None.
 
@@ -70,6 +84,7 @@ class History:
             pixels: Of the picture.
             budget: Seconds for a cell: a single call must not take longer.
             free: Bytes that can be had; None where nobody knows.
+            held: Bytes that rows before it in the same process will hold: most keep what they have had.
         """
         known = {
             number: _scaled(sizes, pixels) for (name, number), sizes in self.seconds.items() if name == row
@@ -84,11 +99,12 @@ class History:
                 f"a call would take some {seconds:,.0f} s, and the budget of a cell is {budget:,g} s "
                 "(estimated from a smaller size)"
             )
-        growth = _scaled(self.bytes.get(row, []), pixels)
-        if free is not None and growth > _SHARE_OF_MEMORY * free:
+        amount = self.needs(row, pixels)
+        if amount and free is not None and held + amount > _SHARE_OF_MEMORY * free:
+            others = f", beside {held / 1e9:,.1f} GB of those before it," if held else ""
             return (
-                f"it would need some {growth / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free "
-                "(estimated from a smaller size)"
+                f"it would need some {amount / 1e9:,.1f} GB of memory{others} and {free / 1e9:,.1f} GB are "
+                "free (estimated from a smaller size)"
             )
         return None
 
