@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import pytest
 
+from retinaface_fast._files import write_whole
 from retinaface_fast.cli import main
 from retinaface_fast.cli.benchmark import ROW_HELP
+from retinaface_fast.errors import WeightsError
 from retinaface_fast.latency import ROWS, Row
 
 if TYPE_CHECKING:
@@ -106,6 +108,7 @@ def test_what_is_not_installed_is_no_failure(
         (["--parts", "heat"], "parts must be of times, memory, cold"),
         (["--rounds", "0"], "Invalid value for '--rounds'"),
         (["--budget", "0"], "budget must be greater than 0"),
+        (["--budget", "inf"], "budget must be greater than 0 and finite"),
         (["--json", "x", "--markdown", "x"], "only one of --json and --markdown"),
         (["--json", "."], ". is a folder and not a file"),
         (["--plot", "times.txt"], "must end in .png, .svg, .pdf"),
@@ -136,11 +139,50 @@ def test_without_the_extra(
 def test_a_target_that_cannot_be_written_is_an_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "file").touch()
     assert benchmark(*SMALL, "--json", "file/a.json") == 1
-    assert "cannot write file/a.json" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "cannot write file/a.json" in printed.err
+    assert printed.out == ""  # before anything was measured
+    assert [path.name for path in here.iterdir()] == ["file"]
+
+
+def test_a_target_that_can_be_written_no_more_spoils_no_other(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(target: str, text: str) -> None:
+        if target == "a.json":
+            raise OSError(28, "No space left on device")
+        write_whole(target, text)
+
+    monkeypatch.setattr("retinaface_fast.cli._benchmark.write_whole", broken)
+    assert benchmark(*SMALL, "--json", "a.json", "--markdown", "b.md", "--plot", "c.svg") == 1
+    printed = capsys.readouterr()
+    assert "cannot write a.json: No space left on device" in printed.err
+    assert "Detection, array to faces" in printed.out
+    assert (here / "b.md").exists()
+    assert (here / "c.svg").exists()
+
+
+def test_an_error_in_a_run_loses_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise WeightsError("the cold start cannot be prepared")
+
+    monkeypatch.setattr("retinaface_fast.latency.benchmark.cold_starts", broken)
+    assert benchmark(*SMALL, "--parts", "times,cold", "--json", "a.json") == 1
+    printed = capsys.readouterr()
+    assert "the cold start cannot be prepared" in printed.err
+    assert "Detection, array to faces" in printed.out
+    record = json.loads((here / "a.json").read_text())
+    assert record["interrupted"]
+    assert record["cells"][0]["results"]["native"]["median"] > 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to a process there")
-def test_an_interrupted_run_writes_what_it_has(here: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_writes_what_it_has(here: Path, number: signal.Signals, code: int) -> None:
+    temporary = here / "temporary"
+    temporary.mkdir()
     process = subprocess.Popen(
         [
             sys.executable,
@@ -156,17 +198,30 @@ def test_an_interrupted_run_writes_what_it_has(here: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
         start_new_session=True,  # as a terminal does it, all processes of the run get the signal
     )
-    time.sleep(4)
-    assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 130, err
+    deadline = time.monotonic() + 60
+    try:
+        # Its job has been started, and with it the run; there is nothing else to be seen from outside.
+        while not list(temporary.glob("*/journal")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == code, err
     assert "interrupted after" in err
     assert "Traceback" not in err
     assert "INTERRUPTED" in out
     assert json.loads((here / "a.json").read_text())["interrupted"]
+    assert not list(temporary.iterdir())
 
 
 def test_the_help_names_every_row() -> None:

@@ -287,6 +287,9 @@ def test_every_row_that_is_installed_finds_the_faces() -> None:
         ({"budget": math.nan}, "budget must be greater than 0"),
         ({"limit": -1.0}, "limit must be greater than 0"),
         ({"turn_seconds": -1.0}, "turn_seconds must be at least 0"),
+        ({"turn_seconds": math.inf}, "turn_seconds must be at least 0 and finite, got inf"),
+        ({"budget": math.inf}, "budget must be greater than 0 and finite"),
+        ({"limit": math.inf}, "limit must be greater than 0 and finite"),
     ],
 )
 def test_plans_that_make_no_sense(changes: dict[str, Any], message: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from retinaface_fast.latency import ROWS, Row
+from retinaface_fast.latency import ROWS, Row, cold
 from retinaface_fast.latency.cold import cold_starts
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def started(*rows: Row, runs: int = 1, limit: float = 120.0) -> dict[str, dict[str, Any]]:
@@ -35,6 +39,19 @@ def test_parts_make_up_the_total() -> None:
 
 def test_who_hangs_is_given_up() -> None:
     assert started(ROWS["native"], limit=0.01)["native"] == {"failed": "no answer within 0.01 s"}
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_what_libraries_say_at_the_exit(tells: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = {"total": 3.0, "import": 1.0, "build": 1.0, "detect": 1.0, "packages": {}}
+    script = tmp_path / "script.py"
+    script.write_text(f"print({json.dumps(sample) if tells else ''!r})\nprint('[info] good bye')\nprint(7)\n")
+    monkeypatch.setattr(cold, "_SCRIPT", script)
+    result = started(ROWS["native"])["native"]
+    if tells:
+        assert result["median"]["total"] == 3
+    else:
+        assert result == {"failed": "no times in its output, which ends in: 7"}
 
 
 def test_a_file_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

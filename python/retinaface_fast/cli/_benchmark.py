@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from retinaface_fast._files import write_whole
-from retinaface_fast.errors import MissingDependencyError
+from retinaface_fast.errors import MissingDependencyError, RetinaFaceError
 from retinaface_fast.latency import (
     PLOT_SUFFIXES,
     LatencyBenchmark,
@@ -28,10 +31,11 @@ from retinaface_fast.latency import (
 from retinaface_fast.latency.machine import available_threads
 
 from . import _console
-from ._outputs import ResultsError, naming
+from ._outputs import ResultsError, naming, part_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
 
     from retinaface_fast.latency import LatencyProgress
 
@@ -74,23 +78,59 @@ class Targets:
                 f"{self.plot_to} must end in {', '.join(PLOT_SUFFIXES)}", param_hint="--plot"
             )
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Write everything.
+    def try_out(self) -> None:
+        """Make a file where each target will be, and remove it: nobody shall wait for what cannot be written.
 
         Raises:
-            ResultsError: A file cannot be written.
+            ResultsError: One cannot be made.
         """
+        for target in (self.json_to, self.markdown_to, self.plot_to):
+            if target is None or target == "-":
+                continue
+            part = part_of(Path(target))
+            with naming(target, ResultsError):
+                part.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    part.touch()
+                finally:
+                    part.unlink(missing_ok=True)
+
+    def write(self, record: Mapping[str, Any]) -> bool:
+        """Write everything, each target whatever becomes of the others; returns whether all went well."""
+        writers: list[tuple[str, Callable[[], object]]] = []
         if self.json_to is not None:
-            _write(self.json_to, f"{json.dumps(record, indent=1, allow_nan=False)}\n")
+            json_to = self.json_to
+            writers.append(
+                (json_to, lambda: _write(json_to, f"{json.dumps(record, indent=1, allow_nan=False)}\n"))
+            )
         if self.markdown_to is not None:
-            _write(self.markdown_to, report_to_markdown(record))
-        if self.plot_to is None:
-            return
+            markdown_to = self.markdown_to
+            writers.append((markdown_to, lambda: _write(markdown_to, report_to_markdown(record))))
+        if self.plot_to is not None:
+            writers.append((str(self.plot_to), lambda: self._plot(record)))
+        # Whoever reads the standard output may have gone away, which ends everything: files come first.
+        writers.sort(key=lambda entry: entry[0] == "-")
+        return all([_went_well(target, write) for target, write in writers])
+
+    def _plot(self, record: Mapping[str, Any]) -> None:
+        assert self.plot_to is not None
         if not any("median" in result for cell in record["cells"] for result in cell["results"].values()):
             _console.error(f"{self.plot_to} is not drawn: no times were measured")
             return
         with naming(self.plot_to, ResultsError):
             plot_latency(record, self.plot_to)
+
+
+def _went_well(target: str, write: Callable[[], object]) -> bool:
+    try:
+        write()
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # the other targets hold what took so long to measure
+        known = isinstance(error, RetinaFaceError)
+        _console.error(str(error) if known else f"cannot write {target}: {error}")
+        return False
+    return True
 
 
 def _write(target: str, text: str) -> None:
@@ -164,7 +204,12 @@ def make_plan(quick: bool, changes: Mapping[str, Any]) -> LatencyPlan:
 
 
 def measure(plan: LatencyPlan, targets: Targets, *, quiet: bool) -> int:
-    """Measure, write and print; returns the exit code."""
+    """Measure, write and print; returns the exit code.
+
+    Raises:
+        RetinaFaceError: A target cannot be written, or the picture not be read.
+    """
+    targets.try_out()
     console = _console.stderr()
     benchmark = LatencyBenchmark(plan)
     started = time.perf_counter()
@@ -180,7 +225,8 @@ def measure(plan: LatencyPlan, targets: Targets, *, quiet: bool) -> int:
         disable=quiet or not console.is_terminal,
     )
     code = 0
-    with bar:
+    failure: Exception | None = None
+    with bar, _terminated_as_interrupted() as terminated:
         task = bar.add_task("", total=1.0)
 
         def _show(state: LatencyProgress) -> None:
@@ -189,17 +235,46 @@ def measure(plan: LatencyPlan, targets: Targets, *, quiet: bool) -> int:
         try:
             benchmark(_show)
         except KeyboardInterrupt:
-            code = 130
+            code = 143 if terminated else 130
+        except Exception as error:  # what was measured before is written all the same
+            failure = error
     record = benchmark.record
-    targets.write(record)
+    if failure is not None and not (record["cells"] or record["memory"] or record["cold"]):
+        raise failure
+    went_well = targets.write(record)
     if not quiet:
         if "-" not in (targets.json_to, targets.markdown_to):
             _print(record)
         seconds = time.perf_counter() - started
-        _console.line(console, f"{'interrupted after' if code else 'measured in'} {seconds:.0f} s")
+        _console.line(console, f"{'interrupted after' if code or failure else 'measured in'} {seconds:.0f} s")
+    if failure is not None:
+        raise failure
     if code:
         return code
-    return 1 if has_failed(record) else 0
+    return 1 if has_failed(record) or not went_well else 0
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[list[int]]:
+    """Take SIGTERM for Ctrl-C, so that what was measured is written and nothing is left behind.
+
+    Yields:
+        The signals that have come.
+    """
+    came: list[int] = []
+
+    def _interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # others cannot have signals
+        yield came
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print(record: Mapping[str, Any]) -> None:

@@ -113,7 +113,7 @@ class LatencyBenchmark:
         self._progress = progress
         try:
             self._measure()
-        except KeyboardInterrupt:
+        except BaseException:  # whatever it is, what has been measured until then is worth having
             self.record["interrupted"] = True
             raise
         return self.record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -99,8 +100,13 @@ def _start(arguments: Sequence[str], folder: Path, limit: float) -> dict[str, An
         return {"failed": f"no answer within {limit:,g} s"}
     if done.returncode:
         return {"failed": last_line(done.stderr.splitlines()) or f"exit code {done.returncode}"}
-    sample: dict[str, Any] = json.loads(last_line(done.stdout.splitlines()))
-    return sample
+    # A library may have its say at the exit, too, after the line that counts.
+    for line in reversed(done.stdout.splitlines()):
+        with contextlib.suppress(ValueError):
+            sample = json.loads(line)
+            if isinstance(sample, dict) and "total" in sample:
+                return sample
+    return {"failed": f"no times in its output, which ends in: {last_line(done.stdout.splitlines())}"}
 
 
 def _summary(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

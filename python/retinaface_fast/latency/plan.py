@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,11 +38,11 @@ class LatencyPlan:
             and all.
         rows: Who is measured: names of `ROWS`, in any order.
         rounds: Everyone has so many turns, >= 1.
-        turn_seconds: A turn makes calls until they have taken so long together, >= 0.
-        budget: Seconds for all turns of a row in a cell, > 0: a slow row has fewer rounds, and is left out
-            where a single call would take longer.
-        limit: Seconds, > 0, after which who gives no answer is given up; None for three times the budget, and
-            two minutes at least.
+        turn_seconds: A turn makes calls until they have taken so long together, >= 0 and finite.
+        budget: Seconds for all turns of a row in a cell, > 0 and finite: a slow row has fewer rounds, and is
+            left out where a single call would take longer.
+        limit: Seconds, > 0 and finite, after which who gives no answer is given up; None for three times the
+            budget, and two minutes at least.
         picture: A picture of one's own, resized and cropped to cover each size; None composes a crowd.
         parts: Of `PARTS`.
         cold_runs: How many cold starts are counted, >= 1.
@@ -79,12 +80,12 @@ class LatencyPlan:
         _check_names(self.parts, PARTS, "parts")
         check_positive_int(self.rounds, "rounds")
         check_positive_int(self.cold_runs, "cold_runs")
-        if not self.turn_seconds >= 0:
-            raise ValueError(f"turn_seconds must be at least 0, got {self.turn_seconds}")
-        for name in ("budget", "limit"):
+        for name in ("turn_seconds", "budget", "limit"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be greater than 0, got {value}")
+            if name == "limit" and value is None:
+                continue
+            # JSON has no infinity, and nobody would wait for it.
+            _check_seconds(value, name, may_be_none=name == "turn_seconds")
 
     @classmethod
     def quick(cls, **changes: object) -> LatencyPlan:
@@ -119,6 +120,14 @@ class LatencyPlan:
     def seconds_of_silence(self) -> float:
         """After so many seconds without an answer a process is given up."""
         return self.limit if self.limit is not None else max(120.0, 3 * self.budget)
+
+
+def _check_seconds(value: object, name: str, *, may_be_none: bool) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, got {value!r}")
+    if not math.isfinite(value) or not (value >= 0 if may_be_none else value > 0):
+        least = "at least 0" if may_be_none else "greater than 0"
+        raise ValueError(f"{name} must be {least} and finite, got {value}")
 
 
 def _check_names(names: Sequence[str], known: Sequence[str], argument: str) -> None:
