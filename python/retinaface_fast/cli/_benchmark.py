@@ -110,7 +110,8 @@ class Targets:
             writers.append((str(self.plot_to), lambda: self._plot(record)))
         # Whoever reads the standard output may have gone away, which ends everything: files come first.
         writers.sort(key=lambda entry: entry[0] == "-")
-        return all([_went_well(target, write) for target, write in writers])
+        went_well = [_went_well(target, write) for target, write in writers]  # all of them, always
+        return all(went_well)
 
     def _plot(self, record: Mapping[str, Any]) -> None:
         assert self.plot_to is not None
