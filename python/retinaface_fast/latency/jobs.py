@@ -59,7 +59,7 @@ def times(
             continue
         playing[row.name] = row, detector
         emit("answered", row=row.name, seconds=seconds[row.name], faces=len(answers[row.name].scores))
-    shares, wrong = judge([row for row, _ in playing.values()], answers, known)
+    verdicts, wrong = judge([row for row, _ in playing.values()], answers, known)
     for name, why in wrong.items():
         emit("failed", row=name, why=why)
     contestants = {
@@ -69,10 +69,10 @@ def times(
             warm_up=seconds[name] < LONG_CALL,
             part=playing[name][1].network,
         )
-        for name in shares
+        for name in verdicts
     }
-    for name, share in shares.items():
-        emit("right", row=name, share=share, rounds=contestants[name].rounds)
+    for name, verdict in verdicts.items():
+        emit("right", row=name, rounds=contestants[name].rounds, **dataclasses.asdict(verdict))
 
     def watch(name: str, number: int, told: turns.Turn | str | None) -> None:
         if told is None:

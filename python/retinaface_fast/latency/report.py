@@ -33,7 +33,7 @@ PAPER_NOTE = (
 #: Busier than so many processors before the start, a machine is not quiet.
 QUIET_LOAD = 0.3
 _ABSENT = "-"
-_FEWER, _SUSPICIOUS = "*", "?"
+_FEWER, _SUSPICIOUS, _DISPUTED = "*", "?", "!"
 
 
 def main_tables(record: Mapping[str, Any]) -> list[Table]:
@@ -69,7 +69,8 @@ def detail_tables(record: Mapping[str, Any]) -> list[Table]:
         "processors busy",
         "rounds",
         "faces",
-        "right",
+        "of the places",
+        "as the others",
     )
     tables = []
     for cell in record["cells"]:
@@ -90,13 +91,18 @@ def detail_tables(record: Mapping[str, Any]) -> list[Table]:
                     f"{result['processors']:.2f}",
                     str(len(result["rounds"])),
                     str(result["faces"]),
-                    f"{result['same_faces']:.0%}",
+                    _share(result["found"]),
+                    _share(result["agreement"]),
                 )
             )
         title = f"{_named(cell['size_hw'])}, {_threads(cell['threads'])}"
         if rows:
             tables.append(Table(title, header, tuple(rows)))
     return tables
+
+
+def _share(share: float | None) -> str:
+    return _ABSENT if share is None else f"{share:.0%}"
 
 
 def has_failed(record: Mapping[str, Any]) -> bool:
@@ -139,6 +145,13 @@ def _notes(record: Mapping[str, Any]) -> Iterator[str]:
             place = f"{_named(cell['size_hw'])}, {_threads(cell['threads'])}"
             yield f"The process did not end well, which concerns no time ({place}): {cell['ended']}"
     yield from _doubts(results)
+    disputed = [
+        f"{label}, {place}: not as {result['disputed']}"
+        for place, label, result in results
+        if result.get("disputed")
+    ]
+    if disputed:
+        yield f"{_DISPUTED} Nobody knows who finds the right faces: {'; '.join(disputed)}."
     fewer = [
         f"{label}, {place}: {len(result['rounds'])} of {record['settings']['rounds']}"
         for place, label, result in results
@@ -270,7 +283,12 @@ def _times_native(record: Mapping[str, Any], result: Mapping[str, Any] | None) -
 
 
 def _marks(record: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    return (_FEWER if _is_short(record, result) else "") + (_SUSPICIOUS if result["suspicion"] else "")
+    marks = (
+        (_FEWER, _is_short(record, result)),
+        (_SUSPICIOUS, result["suspicion"]),
+        (_DISPUTED, result["disputed"]),
+    )
+    return "".join(mark for mark, applies in marks if applies)
 
 
 def _is_short(record: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
