@@ -34,6 +34,8 @@ _VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "RETINAFACE_FAST_THREADS",
 )
+#: What the libraries of GPUs read: without it, some of them shorten the factors to ten bits.
+_FLOAT32 = {"NVIDIA_TF32_OVERRIDE": "0"}
 _POLL_SECONDS = 0.05
 #: Before its first event a process imports, which may have to come from a slow disk.
 _START_SECONDS = 120.0
@@ -112,7 +114,7 @@ def run_job(
         with turns.pinned(threads):
             process = subprocess.Popen(
                 [sys.executable, "-m", "retinaface_fast.latency.jobs", str(question), str(journal)],
-                env={**os.environ, **thread_limits(threads)},
+                env={**os.environ, **thread_limits(threads), **_FLOAT32},
                 cwd=folder,  # where nothing lies that could be taken for a module
                 stdin=subprocess.PIPE,  # its end tells the job that nobody waits for it any more
                 stdout=output,
