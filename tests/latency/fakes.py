@@ -30,6 +30,10 @@ def shifted(image: Any, threads: int) -> Detector:
     return _like_native(image, threads, lambda boxes: Boxes(boxes.boxes + np.float32(3), boxes.scores))
 
 
+def has_fewer_threads(image: Any, threads: int) -> Detector:
+    return right(image, threads)._replace(doubt=lambda: "it takes 1 thread instead of 2")
+
+
 def blind(image: Any, threads: int) -> Detector:
     return _like_native(image, threads, lambda boxes: Boxes(boxes.boxes[:0], boxes.scores[:0]))
 

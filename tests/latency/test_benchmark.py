@@ -83,6 +83,23 @@ def test_everything_of_native() -> None:
     assert any("round 3 of 3" in state.stage for state in seen)
 
 
+def test_who_says_that_it_has_other_threads_is_suspicious(fake_row: Callable[..., Row]) -> None:
+    results = only_cell(run(["native", fake_row("has_fewer_threads")]))
+    assert results["has_fewer_threads"]["suspicion"] == "it takes 1 thread instead of 2"
+    assert results["has_fewer_threads"]["median"] > 0
+
+
+def test_the_second_look_is_timed_where_it_differs() -> None:
+    record = run(["native", "native-default"], sizes_hw=[(600, 640), (640, 640)])
+    small, large = (cell["results"] for cell in record["cells"])
+    assert small["native-default"] == {
+        "left_out": "up to 600 pixels on the shorter side it is the same as native"
+    }
+    assert large["native-default"]["found"] == 1
+    assert large["native-default"]["agreement"] is None  # it may find others
+    assert len(large["native-default"]["rounds"]) == 2
+
+
 def test_who_is_wrong_has_no_times(fake_row: Callable[..., Row]) -> None:
     names = ("right", "shifted", "blind", "sees_ghosts")
     results = only_cell(run(["native", *map(fake_row, names)]))

@@ -127,7 +127,9 @@ def test_tables(record: dict[str, Any]) -> None:
     assert network.rows == (("native", "9.50", "9.50"), ("paper, table 5", "(17.2)", "(5.5)"))
     assert [line[1] for line in memory.rows] == ["12 (52)", "not known (5)", "failed"]
     assert cold.rows[0] == ("native", "300", "200", "60", "40", "200")
-    assert cold.rows[1][:2] == ("bad", "failed")
+    assert [line[0] for line in memory.rows] == ["native", "slow", "bad#"]
+    assert cold.rows[1][:2] == ("bad#", "failed")
+    assert any(note.startswith("# Failed when its times were measured") for note in notes(record))
     assert has_failed(record)
 
 

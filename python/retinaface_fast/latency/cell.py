@@ -45,7 +45,11 @@ class Cell:
         """Take an event of the job into account."""
         kind, row = event["event"], event.get("row", "")
         if kind == "answered":
-            self.answers[row] = {"faces": event["faces"], "call": event["seconds"]}
+            self.answers[row] = {
+                "faces": event["faces"],
+                "call": event["seconds"],
+                "doubt": event["doubt"],
+            }
         elif kind == "right":
             self.answers[row] |= {name: event[name] for name in _VERDICT}
             self.answers[row]["rounds_planned"] = event["rounds"]
@@ -84,7 +88,7 @@ class Cell:
             least = 0 if row.device != "cpu" else 1 if row.one_thread or row.serial else None
             known = self.answers[row.name]
             answer = {name: known[name] for name in ("faces", *_VERDICT, "rounds_planned")}
-            suspicion = turns.suspicion(summary, self.threads, least=least)
+            suspicion = known["doubt"] or turns.suspicion(summary, self.threads, least=least)
             self.results[row.name] = summary | answer | {"suspicion": suspicion}
         ours = self.results.get(BASELINE, {})
         for result in self.results.values():

@@ -58,7 +58,8 @@ def times(
             emit("failed", row=row.name, why=turns.said(error))
             continue
         playing[row.name] = row, detector
-        emit("answered", row=row.name, seconds=seconds[row.name], faces=len(answers[row.name].scores))
+        faces, doubt = len(answers[row.name].scores), detector.doubt()
+        emit("answered", row=row.name, seconds=seconds[row.name], faces=faces, doubt=doubt)
     verdicts, wrong = judge([row for row, _ in playing.values()], answers, known)
     for name, why in wrong.items():
         emit("failed", row=name, why=why)

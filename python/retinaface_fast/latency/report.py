@@ -33,7 +33,7 @@ PAPER_NOTE = (
 #: Busier than so many processors before the start, a machine is not quiet.
 QUIET_LOAD = 0.3
 _ABSENT = "-"
-_FEWER, _SUSPICIOUS, _DISPUTED = "*", "?", "!"
+_FEWER, _SUSPICIOUS, _DISPUTED, _WITHOUT_TIMES = "*", "?", "!", "#"
 
 
 def main_tables(record: Mapping[str, Any]) -> list[Table]:
@@ -101,6 +101,13 @@ def detail_tables(record: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
+def _without_times(record: Mapping[str, Any]) -> set[str]:
+    """Who has failed in a cell: its answer was wrong, or it gave none."""
+    return {
+        name for cell in record["cells"] for name, result in cell["results"].items() if "failed" in result
+    }
+
+
 def _share(share: float | None) -> str:
     return _ABSENT if share is None else f"{share:.0%}"
 
@@ -152,6 +159,11 @@ def _notes(record: Mapping[str, Any]) -> Iterator[str]:
     ]
     if disputed:
         yield f"{_DISPUTED} Nobody knows who finds the right faces: {'; '.join(disputed)}."
+    if _without_times(record) and (record["memory"] or record["cold"]):
+        yield (
+            f"{_WITHOUT_TIMES} Failed when its times were measured: what it did with this memory, or after "
+            "this start, may not be finding faces."
+        )
     fewer = [
         f"{label}, {place}: {len(result['rounds'])} of {record['settings']['rounds']}"
         for place, label, result in results
@@ -329,8 +341,12 @@ def _memory_table(record: Mapping[str, Any]) -> Table:
         growth = "not known" if result["growth"] is None else f"{result['growth'] / 1e6:,.0f}"
         return f"{growth} ({result['peak'] / 1e6:,.0f})"
 
+    untimed = _without_times(record)
     rows = [
-        (_label(record, name), *(_show(entry["results"].get(name, {"left_out": ""})) for entry in entries))
+        (
+            _label(record, name) + _WITHOUT_TIMES * (name in untimed),
+            *(_show(entry["results"].get(name, {"left_out": ""})) for entry in entries),
+        )
         for name, row in record["rows"].items()
         if row["left_out"] is None
     ]
@@ -340,14 +356,16 @@ def _memory_table(record: Mapping[str, Any]) -> Table:
 
 def _cold_table(record: Mapping[str, Any]) -> Table:
     rows = []
+    untimed = _without_times(record)
     for name, result in record["cold"]["results"].items():
+        label = _label(record, name) + _WITHOUT_TIMES * (name in untimed)
         if "failed" in result:
-            rows.append((_label(record, name), "failed", *[_ABSENT] * len(COLD_PARTS)))
+            rows.append((label, "failed", *[_ABSENT] * len(COLD_PARTS)))
         else:
             middle = result["median"]
             rows.append(
                 (
-                    _label(record, name),
+                    label,
                     *(f"{middle[part] * 1e3:,.0f}" for part in COLD_PARTS),
                     f"{result['min']['total'] * 1e3:,.0f}",
                 )
