@@ -98,7 +98,7 @@ class Report:
                     name,
                     _milliseconds(row["median"]),
                     _milliseconds(row["min"]),
-                    f"{row['spread']:.1%}",
+                    "-" if row["spread"] is None else f"{row['spread']:.1%}",
                     f"{times['median']:.2f} ({times['min']:.2f} to {times['max']:.2f})" if times else "",
                     _milliseconds(row["cpu"]),
                     f"{row['processors']:.2f}",

@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,10 @@ def test_everything_of_native() -> None:
     assert record["schema"] == 1
     assert not record["interrupted"]
     assert record["settings"]["sizes_hw"] == [[90, 120]]
+    assert record["settings"]["limit"] == 120
+    assert (record["settings"]["score_threshold"], record["settings"]["nms_threshold"]) == (0.5, 0.4)
+    assert datetime.fromisoformat(record["date"]).tzinfo is not None
+    assert record["rows"]["native"]["ours"]
     assert record["pictures"] == [{"size_hw": [90, 120], "content": "crowd of 1 face", "faces": 1}]
     cell = record["cells"][0]
     assert (cell["size_hw"], cell["threads"]) == ([90, 120], 1)
@@ -81,6 +86,22 @@ def test_everything_of_native() -> None:
     assert [state.fraction for state in seen] == sorted(state.fraction for state in seen)
     assert 0 <= seen[0].fraction <= seen[-1].fraction <= 1
     assert any("round 3 of 3" in state.stage for state in seen)
+
+
+def test_for_cold_starts_nothing_is_composed_or_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("it is not needed")
+
+    monkeypatch.setattr("retinaface_fast.latency.benchmark.compose", fail)
+    monkeypatch.setattr("retinaface_fast.latency.benchmark.run_job", fail)
+    record = run(["native"], parts=["cold"], sizes_hw=[(1080, 1920)], cold_runs=1)
+    assert record["cold"]["results"]["native"]["runs"] == 1
+    assert record["pictures"] == []
+
+
+def test_rows_of_ours_are_told_from_others() -> None:
+    ours = {"native", "native-default", "torch", "torch-cuda", "torch-mps", "onnxruntime", "onnxruntime-cuda"}
+    assert {name for name, row in ROWS.items() if row.is_ours} == ours
 
 
 def test_who_says_that_it_has_other_threads_is_suspicious(fake_row: Callable[..., Row]) -> None:

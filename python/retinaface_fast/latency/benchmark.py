@@ -7,6 +7,7 @@ import math
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import retinaface_fast
 from .budget import History
 from .cell import BASELINE, Cell
 from .cold import cold_starts
+from .contestants import NMS_THRESHOLD, SCORE_THRESHOLD
 from .machine import describe_machine, free_memory
 from .plan import PAPER_SIZES
 from .processes import Outcome, run_job
@@ -74,9 +76,11 @@ class LatencyBenchmark:
         self._rows = plan.chosen_rows()
         self._history = History()
         self._progress: Callable[[LatencyProgress], object] | None = None
+        self._stage = ""
         self._done = 0.0
         self.record: dict[str, Any] = {
             "schema": SCHEMA,
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "retinaface_fast": retinaface_fast.__version__,
             "machine": describe_machine(),
             "settings": {
@@ -85,6 +89,9 @@ class LatencyBenchmark:
                 "rounds": plan.rounds,
                 "turn_seconds": plan.turn_seconds,
                 "budget": plan.budget,
+                "limit": plan.seconds_of_silence(),
+                "score_threshold": SCORE_THRESHOLD,
+                "nms_threshold": NMS_THRESHOLD,
                 "picture": "composed" if plan.picture is None else plan.picture.name,
                 "parts": list(plan.parts),
             },
@@ -120,6 +127,12 @@ class LatencyBenchmark:
 
     def _measure(self) -> None:
         self._find_rows()
+        if {"times", "memory"} & set(self.plan.parts):
+            self._measure_sizes()
+        if "cold" in self.plan.parts:
+            self._cold()
+
+    def _measure_sizes(self) -> None:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
             sizes = self.plan.chosen_sizes()
@@ -139,8 +152,6 @@ class LatencyBenchmark:
                 if "times" in self.plan.parts:
                     for threads in self.plan.chosen_threads():
                         self._times(size, threads, scene, broken)
-        if "cold" in self.plan.parts:
-            self._cold()
 
     # Rows
 
@@ -159,6 +170,7 @@ class LatencyBenchmark:
             self.record["rows"][row.name] = {
                 "label": row.label,
                 "device": row.device,
+                "ours": row.is_ours,
                 "versions": row.versions(),
                 "left_out": left_out,
             }

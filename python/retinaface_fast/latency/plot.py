@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retinaface_fast.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping
 
 __all__ = ["PLOT_SUFFIXES", "plot_latency"]
@@ -18,6 +18,8 @@ PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 #: differently, too (Okabe and Ito 2008).
 _COLORS = {True: ("#7FB8D9", "#0072B2"), False: ("#EBB08A", "#D55E00")}
 _INK = "#222222"
+#: Label of a row, whether it is ours, and what was measured of it by number of threads.
+_Bars: TypeAlias = "tuple[str, bool, dict[int, Mapping[str, Any]]]"
 
 
 def plot_latency(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -47,7 +49,7 @@ def plot_latency(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
         from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     except ImportError as error:
         raise MissingDependencyError("matplotlib", purpose="drawing the times", extra="benchmark") from error
-    bars = [sum(len(times) for _, times in rows) for _, rows in panels]
+    bars = [sum(len(times) for *_, times in rows) for _, rows in panels]
     gaps = [len(rows) for _, rows in panels]
     heights = [0.21 * count + 0.16 * gap + 0.55 for count, gap in zip(bars, gaps, strict=True)]
     figure = Figure(figsize=(9, sum(heights) + 0.9), layout="constrained", facecolor="white")
@@ -56,7 +58,7 @@ def plot_latency(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     for axis, (title, rows) in zip(axes, panels, strict=True):
         _draw(axis, title, rows)
         axis.set_xscale("log")
-        axis.set_xlim(*_limits([times for _, rows in panels for _, times in rows]))
+        axis.set_xlim(*_limits([times for _, rows in panels for *_, times in rows]))
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
@@ -66,12 +68,17 @@ def plot_latency(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     # Without a date and random names, the same record gives the same file.
     vector = target.suffix.lower() == ".svg"
     with rc_context({"svg.hashsalt": "retinaface_fast"}):
-        figure.savefig(target, dpi=150, metadata={"Date": None} if vector else None)
+        part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+        try:
+            figure.savefig(part, dpi=150, metadata={"Date": None} if vector else None)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
     return target
 
 
-def _panels(record: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, dict[int, Mapping[str, Any]]]]]]:
-    """Title and rows of each size; of a row, what was measured by number of threads."""
+def _panels(record: Mapping[str, Any]) -> list[tuple[str, list[_Bars]]]:
+    """Title and rows of each size."""
     sizes: dict[tuple[int, ...], dict[str, dict[int, Mapping[str, Any]]]] = {}
     for cell in record["cells"]:
         rows = sizes.setdefault(tuple(cell["size_hw"]), {})
@@ -85,20 +92,24 @@ def _panels(record: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, dict[i
         if order:
             panels.append((f"{width}x{height}", [(name, rows[name]) for name in order]))
     return [
-        (title, [(record["rows"][name]["label"], times) for name, times in rows]) for title, rows in panels
+        (
+            title,
+            [(record["rows"][name]["label"], record["rows"][name]["ours"], times) for name, times in rows],
+        )
+        for title, rows in panels
     ]
 
 
-def _draw(axis: Any, title: str, rows: list[tuple[str, dict[int, Mapping[str, Any]]]]) -> None:
-    most = max(max(times) for _, times in rows)
+def _draw(axis: Any, title: str, rows: list[_Bars]) -> None:
+    most = max(max(times) for *_, times in rows)
     place, ticks, labels = 0.0, [], []
-    for label, times in rows:
-        ours = _COLORS[label.startswith("native")]
+    for label, ours, times in rows:
+        colors = _COLORS[ours]
         begin = place
         for threads, result in sorted(times.items()):
             middle = result["median"] * 1e3
             low, high = (1e3 * value for value in result["quartiles"])
-            axis.barh(place, middle, height=0.9, color=ours[threads == most and most > 1])
+            axis.barh(place, middle, height=0.9, color=colors[threads == most and most > 1])
             axis.plot([low, high], [place, place], color=_INK, linewidth=1.2, solid_capstyle="butt")
             text = f" {middle:,.0f}" if middle >= 100 else f" {middle:.1f}"
             count = "1 thread" if threads == 1 else f"{threads} threads"

@@ -285,7 +285,8 @@ def _median(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
         return _ABSENT
     if "failed" in result:
         return "failed"
-    return f"{_ms(result['median'])}{_marks(record, result)} ({result['spread']:.0%})"
+    spread = "" if result["spread"] is None else f" ({result['spread']:.0%})"
+    return f"{_ms(result['median'])}{_marks(record, result)}{spread}"
 
 
 def _times_native(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:

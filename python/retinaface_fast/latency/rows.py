@@ -46,6 +46,11 @@ class Row:
     serial: bool = False
     from_short_side: int | None = None
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this package with one of its engines, and not someone else's."""
+        return self.make == f"{_CONTESTANTS}:own_engine"
+
     def missing(self) -> str | None:
         """Name of the distribution that is not installed; None where it can run as far as that goes."""
         return next((names[0] for names in self.needs if _first_version(names) is None), None)

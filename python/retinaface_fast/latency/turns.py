@@ -89,14 +89,17 @@ class Turns:
     failed: str | None = None
 
     def summary(self) -> dict[str, Any]:
-        """Everything as plain numbers, in seconds; the spread is between the quartiles, over the median."""
+        """Everything as plain numbers, in seconds.
+
+        The spread is the distance of the quartiles over the median, and None of a single round.
+        """
         rounds = [turn.seconds for turn in self.turns]
         low, middle, high = quartiles(rounds)
         found = {
             "median": middle,
             "quartiles": [low, high],
             "min": min(turn.least for turn in self.turns),
-            "spread": (high - low) / middle,
+            "spread": (high - low) / middle if len(rounds) > 1 else None,
             "cpu": median(turn.cpu / turn.calls for turn in self.turns),
             "processors": sum(turn.cpu for turn in self.turns) / sum(turn.wall for turn in self.turns),
             "workers": max(turn.workers for turn in self.turns),
