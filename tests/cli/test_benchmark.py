@@ -72,6 +72,15 @@ def test_a_picture_of_ones_own(
     assert "astronaut.png; 2 rounds" in capsys.readouterr().out
 
 
+def test_the_picture_is_not_written_over(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "own.png").write_bytes(b"mine")
+    os.link("own.png", "same.png")  # by another name
+    for name in ("own.png", "same.png"):
+        assert benchmark(*SMALL, "--picture", "own.png", "--plot", name) == 2
+        assert f"would overwrite the input {name}" in capsys.readouterr().err
+    assert (here / "same.png").read_bytes() == b"mine"
+
+
 def test_a_broken_picture_is_an_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "broken.jpg").write_bytes(b"no picture")
     assert benchmark(*SMALL, "--picture", "broken.jpg") == 1
@@ -112,7 +121,6 @@ def test_what_is_not_installed_is_no_failure(
         (["--json", "x", "--markdown", "x"], "only one of --json and --markdown"),
         (["--json", "."], ". is a folder and not a file"),
         (["--plot", "times.txt"], "must end in .png, .svg, .pdf"),
-        (["--picture", "own.png", "--plot", "own.png"], "would overwrite the picture own.png"),
         (["--plot", "a.png", "--json", "./a.png"], "is given twice"),
     ],
 )

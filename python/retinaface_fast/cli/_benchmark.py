@@ -31,7 +31,8 @@ from retinaface_fast.latency import (
 from retinaface_fast.latency.machine import available_threads
 
 from . import _console
-from ._outputs import ResultsError, naming, part_of
+from ._outputs import Inputs, ResultsError, naming, part_of
+from ._sources import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -62,7 +63,8 @@ class Targets:
         Raises:
             typer.BadParameter: A target is a folder, has the wrong suffix, or is the picture or another one.
         """
-        taken = {} if picture is None else {picture.resolve(): f"would overwrite the picture {picture}"}
+        inputs = Inputs([] if picture is None else [Source(picture, picture)])
+        taken: set[Path] = set()
         options = {"--json": self.json_to, "--markdown": self.markdown_to, "--plot": self.plot_to}
         for option, target in options.items():
             if target is None or target == "-":
@@ -70,9 +72,10 @@ class Targets:
             path = Path(target)
             if path.is_dir():
                 raise typer.BadParameter(f"{target} is a folder and not a file", param_hint=option)
+            inputs.protect(path, option)
             if path.resolve() in taken:
-                raise typer.BadParameter(taken[path.resolve()], param_hint=option)
-            taken[path.resolve()] = f"{target} is given twice"
+                raise typer.BadParameter(f"{target} is given twice", param_hint=option)
+            taken.add(path.resolve())
         if self.plot_to is not None and self.plot_to.suffix.lower() not in PLOT_SUFFIXES:
             raise typer.BadParameter(
                 f"{self.plot_to} must end in {', '.join(PLOT_SUFFIXES)}", param_hint="--plot"
@@ -293,4 +296,5 @@ def _print(record: Mapping[str, Any]) -> None:
         if found:
             _console.line(console, "")
         for note in found:
-            _console.line(console, note, style="red" if note.isupper() or "FAILED" in note else "")
+            loud = note.startswith(("INTERRUPTED", "THE MACHINE IS NOT QUIET")) or "FAILED" in note
+            _console.line(console, note, style="red" if loud else "")
