@@ -336,6 +336,28 @@ def test_plans_that_make_no_sense(changes: dict[str, Any], message: str) -> None
         LatencyPlan(**changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budget": "60"}, "budget must be a number of seconds, got '60'"),
+        ({"turn_seconds": None}, "turn_seconds must be a number of seconds, got None"),
+        ({"limit": True}, "limit must be a number of seconds, got True"),
+        ({"rows": "native"}, "rows must be a sequence of names, got 'native'"),
+        ({"parts": "times"}, "parts must be a sequence of names, got 'times'"),
+        ({"sizes_hw": [(480.5, 640)]}, "sizes_hw must be"),
+    ],
+)
+def test_plans_of_other_types(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        LatencyPlan(**changes)
+
+
+def test_rows_must_be_told_apart(fake_row: Callable[..., Row]) -> None:
+    for rows in ([fake_row("right"), fake_row("right")], ["native", fake_row("native")]):
+        with pytest.raises(ValueError, match=r"rows must have different names, got '(right|native)'"):
+            LatencyPlan(rows=rows)
+
+
 def test_plan_puts_everything_in_order() -> None:
     plan = LatencyPlan(
         rows=["dlib-hog", "native", "native"], sizes_hw=[(480, 640), (90, 120), (480, 640)], threads=[1, 1]

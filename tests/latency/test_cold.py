@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from retinaface_fast.latency import ROWS, Row, cold
 from retinaface_fast.latency.cold import cold_starts
+from retinaface_fast.latency.processes import environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +55,30 @@ def test_what_libraries_say_at_the_exit(tells: bool, tmp_path: Path, monkeypatch
         assert result["median"]["total"] == 3
     else:
         assert result == {"failed": "no times in its output, which ends in: 7"}
+
+
+def test_modules_are_found_from_a_folder_that_is_named_relatively(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["modules", str(tmp_path)]))
+    expected = [str(tmp_path / "modules"), str(tmp_path)]
+    assert environment()["PYTHONPATH"].split(os.pathsep) == expected
+    monkeypatch.delenv("PYTHONPATH")
+    assert "PYTHONPATH" not in environment()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="older ones know no PYTHONSAFEPATH")
+def test_the_script_takes_only_its_own_folder_from_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dlib.py").write_text("get_frontal_face_detector = lambda: lambda image, upsample: [1, 2]")
+    monkeypatch.setenv(
+        "PYTHONSAFEPATH", "1"
+    )  # the folder of a script is not in the path, another one is first
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = started(Row("hog", "hog", "anywhere:dlib_hog"))
+    assert found == {"hog": {"failed": "ValueError: 2 faces in a black picture"}}
 
 
 def test_a_file_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from retinaface_fast.errors import RetinaFaceError
 
-from .processes import last_line
+from .processes import environment, last_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,6 +92,7 @@ def _start(arguments: Sequence[str], folder: Path, limit: float) -> dict[str, An
             text=True,
             errors="replace",
             cwd=folder,
+            env=environment(),
             stdin=subprocess.DEVNULL,
             timeout=limit,
             check=False,

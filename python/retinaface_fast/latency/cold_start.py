@@ -15,6 +15,7 @@ _began = time.perf_counter()
 import builtins  # noqa: E402
 import itertools  # noqa: E402
 import json  # noqa: E402
+import os  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402
@@ -156,6 +157,7 @@ def main(way: str, options: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # The folder of this script, whose files might be taken for modules of others.
-    del sys.path[0]
+    # The folder of this script, whose files might be taken for modules of others. `-P` has left it out.
+    if os.path.realpath(sys.path[0]) == os.path.realpath(__file__).rpartition(os.sep)[0]:
+        del sys.path[0]
     print(json.dumps(main(*sys.argv[1:])))

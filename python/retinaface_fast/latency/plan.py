@@ -67,7 +67,11 @@ class LatencyPlan:
         for name in ("sizes_hw", "threads", "rows", "parts"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must hold at least one, got none")
-        for height, width in self.sizes_hw:
+        if isinstance(self.rows, str) or isinstance(self.parts, str):
+            name = "rows" if isinstance(self.rows, str) else "parts"
+            raise TypeError(f"{name} must be a sequence of names, got {getattr(self, name)!r}")
+        for size in self.sizes_hw:
+            height, width = (check_positive_int(side, "sizes_hw") for side in size)
             if not (_SMALLEST <= height <= _LARGEST and _SMALLEST <= width <= _LARGEST):
                 raise ValueError(
                     f"sizes_hw must have sides from {_SMALLEST} to {_LARGEST} pixels, got {width}x{height}"
@@ -77,6 +81,10 @@ class LatencyPlan:
             if check_positive_int(count, "threads") > min(available, MOST_THREADS):
                 raise ValueError(f"threads must be at most {available}, the processors here, got {count}")
         _check_names([row for row in self.rows if isinstance(row, str)], tuple(ROWS), "rows")
+        others = [row.name for row in self.rows if isinstance(row, Row)]
+        twice = next((name for name in others if others.count(name) > 1 or name in self.rows), None)
+        if twice is not None:
+            raise ValueError(f"rows must have different names, got {twice!r} more than once")
         _check_names(self.parts, PARTS, "parts")
         check_positive_int(self.rounds, "rounds")
         check_positive_int(self.cold_runs, "cold_runs")

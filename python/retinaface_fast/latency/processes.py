@@ -23,7 +23,7 @@ from . import turns
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Outcome", "last_line", "run_job", "thread_limits"]
+__all__ = ["Outcome", "environment", "last_line", "run_job", "thread_limits"]
 
 #: What libraries read when they are loaded: of linear algebra, and of our own engine.
 _VARIABLES = (
@@ -75,6 +75,15 @@ def thread_limits(threads: int) -> dict[str, str]:
     return dict.fromkeys(_VARIABLES, str(threads))
 
 
+def environment() -> dict[str, str]:
+    """The environment for a process that works in another folder: modules are found where they were."""
+    found = dict(os.environ)
+    if found.get("PYTHONPATH"):
+        folders = found["PYTHONPATH"].split(os.pathsep)
+        found["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, folders))
+    return found
+
+
 def run_job(
     job: Mapping[str, Any],
     *,
@@ -114,7 +123,7 @@ def run_job(
         with turns.pinned(threads):
             process = subprocess.Popen(
                 [sys.executable, "-m", "retinaface_fast.latency.jobs", str(question), str(journal)],
-                env={**os.environ, **thread_limits(threads), **_FLOAT32},
+                env={**environment(), **thread_limits(threads), **_FLOAT32},
                 cwd=folder,  # where nothing lies that could be taken for a module
                 stdin=subprocess.PIPE,  # its end tells the job that nobody waits for it any more
                 stdout=output,
