@@ -20,38 +20,35 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import graphs, measure, peak, runtimes
+from benchmarks import graphs, peak, programs, runtimes
 from benchmarks.report import Report
-from retinaface_fast.latency import turns
+from retinaface_fast.latency import PAPER_SIZES, turns
 from retinaface_fast.latency.machine import describe_machine
+from retinaface_fast.latency.processes import last_line, thread_limits
+from retinaface_fast.latency.report import QUIET_LOAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-SIZES = ((480, 640), (1080, 1920), (2160, 4096))
 PARTS = ("network", "memory")
-#: With more than this many processors busy before the start, the times will not mean much.
-QUIET = 0.3
 
 
 def run_job(job: dict[str, Any], threads: int) -> dict[str, Any]:
     """Run a job in a fresh process that is pinned to as many processors as it may use threads."""
-    limits = dict.fromkeys(measure.ONE_THREAD, str(threads))
     with tempfile.TemporaryDirectory() as folder, turns.pinned(threads):
         question, answer = Path(folder) / "job.json", Path(folder) / "answer.json"
         question.write_text(json.dumps(job))
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.jobs", str(question), str(answer)],
-            env=os.environ | limits,
-            cwd=peak.ROOT,
+            env=os.environ | thread_limits(threads),
+            cwd=programs.ROOT,
             capture_output=True,
             text=True,
             errors="replace",
             check=False,
         )
         if done.returncode or not answer.exists():
-            last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-            return {"failed": last}
+            return {"failed": last_line(done.stderr.splitlines()) or f"exit code {done.returncode}"}
         found: dict[str, Any] = json.loads(answer.read_text())
         return found
 
@@ -90,7 +87,7 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         parsed.sizes = [
             tuple(int(side) for side in reversed(text.split("x")))
             for text in parsed.sizes
-            or (["640x480"] if parsed.quick else ["640x480", "1920x1080", "4096x2160"])
+            or [f"{width}x{height}" for height, width in PAPER_SIZES[: 1 if parsed.quick else None]]
         ]
         if any(len(size) != 2 or min(size) < 1 for size in parsed.sizes):
             raise ValueError
@@ -134,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     record["machine"] = describe_machine()
     record["versions"] = versions
     record["peak"] = peak_rate(0.2 if parsed.quick else 1.0)
-    report.head(QUIET)
+    report.head(QUIET_LOAD)
     for line in left_out(record, versions, parsed.too_many):
         report.line(line)
     opponents = [

@@ -84,6 +84,13 @@ def test_error_is_of_the_range_of_a_head() -> None:
     assert jobs.error_of(changed, outputs) == math.inf
 
 
+def test_a_job_has_a_process_of_its_own() -> None:
+    name = f"{runtimes.OURS}native"
+    job = {"job": "network", "names": [name], "size_hw": SIZE, "threads": 1, "rounds": 2, "turn_seconds": 0.0}
+    assert len(engines.run_job(job, 1)["results"][name]["rounds"]) == 2
+    assert engines.run_job({**job, "job": "none"}, 1) == {"failed": "KeyError: 'none'"}
+
+
 def test_report_tells_met_from_missed(capsys: pytest.CaptureFixture[str]) -> None:
     def row(seconds: float) -> dict[str, object]:
         times = [Turn(number, 1, seconds, seconds, seconds, seconds, 1) for number in range(3)]
