@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from retinaface_fast.latency import ROWS, LatencyBenchmark, LatencyPlan, Row, main_tables, report_to_markdown
+from retinaface_fast.latency.machine import available_threads
 from retinaface_fast.latency.processes import Outcome, run_job
 
 if TYPE_CHECKING:
@@ -86,6 +87,18 @@ def test_everything_of_native() -> None:
     assert [state.fraction for state in seen] == sorted(state.fraction for state in seen)
     assert 0 <= seen[0].fraction <= seen[-1].fraction <= 1
     assert any("round 3 of 3" in state.stage for state in seen)
+
+
+def test_who_uses_one_thread_is_timed_once(fake_row: Callable[..., Row]) -> None:
+    if available_threads() < 2:
+        pytest.skip("there is one processor only")
+    rows = ["native", fake_row("right", one_thread=True)]
+    one, two = (cell["results"] for cell in run(rows, threads=[1, 2])["cells"])
+    assert one["right"]["median"] > 0
+    assert "it uses one thread" in two["right"]["left_out"]
+    assert two["native"]["median"] > 0
+    [two] = (cell["results"] for cell in run(rows, threads=[2])["cells"])
+    assert two["right"]["median"] > 0
 
 
 def test_for_cold_starts_nothing_is_composed_or_searched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,6 +193,8 @@ class LatencyBenchmark:
         """Why a row is left out at a size, or None."""
         if row.from_short_side is not None and min(size_hw) <= row.from_short_side:
             return f"up to {row.from_short_side} pixels on the shorter side it is the same as {BASELINE}"
+        if row.one_thread and threads is not None and threads > 1 and 1 in self.plan.threads:
+            return "it uses one thread however many there are: see its times there"
         pixels = size_hw[0] * size_hw[1]
         return self._history.why_not(row.name, threads, pixels, budget=self.plan.budget, free=free, held=held)
 
