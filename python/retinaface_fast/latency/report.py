@@ -103,9 +103,7 @@ def detail_tables(record: Mapping[str, Any]) -> list[Table]:
 
 def _without_times(record: Mapping[str, Any]) -> set[str]:
     """Who has failed in a cell: its answer was wrong, or it gave none."""
-    return {
-        name for cell in record["cells"] for name, result in cell["results"].items() if "failed" in result
-    }
+    return {name for cell in record["cells"] for name, found in cell["results"].items() if "failed" in found}
 
 
 def _share(share: float | None) -> str:
@@ -153,9 +151,9 @@ def _notes(record: Mapping[str, Any]) -> Iterator[str]:
             yield f"The process did not end well, which concerns no time ({place}): {cell['ended']}"
     yield from _doubts(results)
     disputed = [
-        f"{label}, {place}: not as {result['disputed']}"
-        for place, label, result in results
-        if result.get("disputed")
+        f"{label}, {place}: not as {found['disputed']}"
+        for place, label, found in results
+        if found.get("disputed")
     ]
     if disputed:
         yield f"{_DISPUTED} Nobody knows who finds the right faces: {'; '.join(disputed)}."
