@@ -17,7 +17,7 @@ from retinaface_fast._files import write_whole
 from retinaface_fast.cli import main
 from retinaface_fast.cli.benchmark import ROW_HELP
 from retinaface_fast.errors import WeightsError
-from retinaface_fast.latency import ROWS, Row
+from retinaface_fast.latency import ROWS, LatencyPlan, Row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,12 +96,20 @@ def test_who_fails_makes_the_exit_code_1(
     assert "broken FAILED (120x90, 1 thread): ModuleNotFoundError" in printed
 
 
-def test_what_is_not_installed_is_no_failure(
+def test_what_is_not_installed_is_a_failure_where_it_was_asked_for(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ROWS, "absent", Row("absent", "absent", "nowhere:nothing", needs=(("no-such",),)))
-    assert benchmark(*SMALL, "--rows", "native,absent") == 0
-    assert "absent (no-such is not installed)" in capsys.readouterr().out
+    absent = Row("absent", "absent", "nowhere:nothing", needs=(("no-such",),))
+    monkeypatch.setitem(ROWS, "absent", absent)
+    assert benchmark(*SMALL, "--rows", "native,absent") == 1
+    printed = capsys.readouterr()
+    assert "absent (no-such is not installed)" in printed.out
+    assert "error: absent was asked for: no-such is not installed" in printed.err
+    monkeypatch.setattr(LatencyPlan, "chosen_rows", lambda _: [ROWS["native"], absent])
+    assert benchmark(*[part for part in SMALL if part not in ("--rows", "native")]) == 0
+    printed = capsys.readouterr()
+    assert "absent (no-such is not installed)" in printed.out
+    assert "error" not in printed.err
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from ._outputs import Inputs, ResultsError, naming, part_of
 from ._sources import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
 
     from retinaface_fast.latency import LatencyProgress
@@ -207,8 +207,14 @@ def make_plan(quick: bool, changes: Mapping[str, Any]) -> LatencyPlan:
         raise typer.BadParameter(str(error), param_hint=_OPTIONS.get(name, f"--{name}")) from None
 
 
-def measure(plan: LatencyPlan, targets: Targets, *, quiet: bool) -> int:
+def measure(plan: LatencyPlan, targets: Targets, *, asked_for: Sequence[str], quiet: bool) -> int:
     """Measure, write and print; returns the exit code.
+
+    Args:
+        plan: What is to be measured.
+        targets: What is to be written.
+        asked_for: Rows that were asked for by their names: that they cannot be had is a failure.
+        quiet: Print errors only.
 
     Raises:
         RetinaFaceError: A target cannot be written, or the picture not be read.
@@ -255,7 +261,14 @@ def measure(plan: LatencyPlan, targets: Targets, *, quiet: bool) -> int:
         raise failure
     if code:
         return code
-    return 1 if has_failed(record) or not went_well else 0
+    lacking = [
+        f"{name} was asked for: {record['rows'][name]['left_out']}"
+        for name in asked_for
+        if record["rows"][name]["left_out"] is not None
+    ]
+    for line in lacking:
+        _console.error(line)
+    return 1 if lacking or has_failed(record) or not went_well else 0
 
 
 @contextlib.contextmanager

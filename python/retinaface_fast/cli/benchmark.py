@@ -19,8 +19,8 @@ _HELP = (
     "Everyone's faces are compared before anyone is timed, and all take turns. What is not installed is "
     "left out; who fails does not stop the others. Leave the machine alone meanwhile. Needs the extra "
     "benchmark.\n\n"
-    "Exit code 0: all went well; 1: something failed; 2: wrong usage; 130: interrupted, and what was "
-    "measured until then is written."
+    "Exit code 0: all went well; 1: something failed, or a row of --rows cannot be had; 2: wrong usage; 130: "
+    "interrupted, and what was measured until then is written."
 )
 
 
@@ -124,10 +124,11 @@ def benchmark(
         raise typer.BadParameter(f"only one of --json and --markdown can have {what}")
     targets = work.Targets(json_to=json_to, markdown_to=markdown_to, plot_to=plot_to)
     targets.check(picture)
+    asked_for = [] if rows is None else work.parse_names(rows)
     changes = {
         "sizes_hw": None if sizes is None else work.parse_sizes(sizes),
         "threads": None if threads is None else work.parse_threads(threads),
-        "rows": None if rows is None else work.parse_names(rows),
+        "rows": None if rows is None else asked_for,
         "rounds": rounds,
         "budget": budget,
         "picture": picture,
@@ -135,7 +136,7 @@ def benchmark(
     }
     work.check_extra()
     plan = work.make_plan(quick, {name: value for name, value in changes.items() if value is not None})
-    code = work.measure(plan, targets, quiet=quiet)
+    code = work.measure(plan, targets, asked_for=asked_for, quiet=quiet)
     raise typer.Exit(code)
 
 

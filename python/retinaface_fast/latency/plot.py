@@ -1,4 +1,4 @@
-"""What a run has found, as a picture: bars, and longer is slower."""
+"""What a run has found, as a picture: dots, and further to the right is slower."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ if TYPE_CHECKING:
 __all__ = ["PLOT_SUFFIXES", "plot_latency"]
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
-#: One thread lighter than all of them; ours and everyone else's told apart by people who see colours
+#: On a logarithmic axis the length of a bar would mean nothing, the place of a dot does. The first number of
+#: threads is lighter than the last; ours and everyone else's told apart by people who see colours
 #: differently, too (Okabe and Ito 2008).
 _COLORS = {True: ("#7FB8D9", "#0072B2"), False: ("#EBB08A", "#D55E00")}
 _INK = "#222222"
 #: Label of a row, whether it is ours, and what was measured of it by number of threads.
-_Bars: TypeAlias = "tuple[str, bool, dict[int, Mapping[str, Any]]]"
+_Row: TypeAlias = "tuple[str, bool, dict[int, Mapping[str, Any]]]"
 
 
 def plot_latency(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Draw the times of whole detections: a panel for each size, a bar for each row and number of threads.
+    """Draw the times of whole detections: a panel for each size, a dot for each row and number of threads.
+
+    The line through a dot lies between the quartiles of the rounds. Where a time is suspicious, its number
+    has the question mark of the tables.
 
     Args:
         record: What `LatencyBenchmark` gives.
@@ -49,9 +53,9 @@ def plot_latency(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
         from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     except ImportError as error:
         raise MissingDependencyError("matplotlib", purpose="drawing the times", extra="benchmark") from error
-    bars = [sum(len(times) for *_, times in rows) for _, rows in panels]
+    dots = [sum(len(times) for *_, times in rows) for _, rows in panels]
     gaps = [len(rows) for _, rows in panels]
-    heights = [0.21 * count + 0.16 * gap + 0.55 for count, gap in zip(bars, gaps, strict=True)]
+    heights = [0.21 * count + 0.16 * gap + 0.55 for count, gap in zip(dots, gaps, strict=True)]
     figure = Figure(figsize=(9, sum(heights) + 0.9), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
@@ -77,7 +81,7 @@ def plot_latency(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     return target
 
 
-def _panels(record: Mapping[str, Any]) -> list[tuple[str, list[_Bars]]]:
+def _panels(record: Mapping[str, Any]) -> list[tuple[str, list[_Row]]]:
     """Title and rows of each size."""
     sizes: dict[tuple[int, ...], dict[str, dict[int, Mapping[str, Any]]]] = {}
     for cell in record["cells"]:
@@ -100,7 +104,7 @@ def _panels(record: Mapping[str, Any]) -> list[tuple[str, list[_Bars]]]:
     ]
 
 
-def _draw(axis: Any, title: str, rows: list[_Bars]) -> None:
+def _draw(axis: Any, title: str, rows: list[_Row]) -> None:
     most = max(max(times) for *_, times in rows)
     place, ticks, labels = 0.0, [], []
     for label, ours, times in rows:
@@ -109,11 +113,23 @@ def _draw(axis: Any, title: str, rows: list[_Bars]) -> None:
         for threads, result in sorted(times.items()):
             middle = result["median"] * 1e3
             low, high = (1e3 * value for value in result["quartiles"])
-            axis.barh(place, middle, height=0.9, color=colors[threads == most and most > 1])
+            color = colors[threads == most and most > 1]
             axis.plot([low, high], [place, place], color=_INK, linewidth=1.2, solid_capstyle="butt")
-            text = f" {middle:,.0f}" if middle >= 100 else f" {middle:.1f}"
+            axis.plot(
+                [middle], [place], "o", color=color, markersize=7, markeredgecolor=_INK, markeredgewidth=0.5
+            )
+            text = f"{middle:,.0f}" if middle >= 100 else f"{middle:.1f}"
+            doubt = " ?" if result.get("suspicion") else ""
             count = "1 thread" if threads == 1 else f"{threads} threads"
-            axis.text(max(middle, high), place, f"{text}  {count}", va="center", fontsize=7.5, color=_INK)
+            axis.annotate(
+                f"{text}{doubt}  {count}",
+                (max(middle, high), place),
+                xytext=(7, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7.5,
+                color=_INK,
+            )
             place += 1
         ticks.append((begin + place - 1) / 2)
         labels.append(label)
@@ -132,5 +148,5 @@ def _draw(axis: Any, title: str, rows: list[_Bars]) -> None:
 def _limits(rows: list[dict[int, Mapping[str, Any]]]) -> tuple[float, float]:
     """Milliseconds at both ends of the axis, with room for the numbers at the right."""
     values = [1e3 * result["median"] for times in rows for result in times.values()]
-    low, high = min(values) / 2, max(values)
+    low, high = min(values) / 1.3, max(values)
     return low, high * (high / low) ** 0.2
