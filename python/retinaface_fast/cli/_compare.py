@@ -216,7 +216,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("detector", no_wrap=True)
     subsets = () if truth is None else SUBSETS
-    ap_headings = [f"AP {subset}" for subset in subsets]
+    # On two lines, so that all of it fits into 80 columns.
+    ap_headings = [f"AP\n{subset}" for subset in subsets]
     for heading in ("faces", "matched", "missed", "extra", "ms", "threads", *ap_headings):
         table.add_column(heading, justify="right", no_wrap=True)
     for detector in summary["detectors"]:

@@ -59,14 +59,16 @@ def plot_latency(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Pat
     figure = Figure(figsize=(9, sum(heights) + 0.9), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    low, high = _limits([times for _, rows in panels for *_, times in rows])
+    steps = (1, 2, 5) if high / low < 1e3 else (1, 3)  # more numbers would lie on each other
     for axis, (title, rows) in zip(axes, panels, strict=True):
         _draw(axis, title, rows)
         axis.set_xscale("log")
-        axis.set_xlim(*_limits([times for _, rows in panels for *_, times in rows]))
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_xlim(low, high)
+        axis.xaxis.set_major_locator(LogLocator(subs=steps))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
-    axes[-1].set_xlabel("milliseconds for one picture, array to faces; shorter is faster (logarithmic)")
+    axes[-1].set_xlabel("milliseconds for one picture, array to faces; further left is faster (logarithmic)")
     figure.suptitle(f"{record['machine']['cpu']}: detection of one picture", fontsize=11, color=_INK)
     target.parent.mkdir(parents=True, exist_ok=True)
     # Without a date and random names, the same record gives the same file.
