@@ -94,6 +94,8 @@ def test_who_fails_makes_the_exit_code_1(
     assert benchmark(*SMALL, "--rows", "native,broken") == 1
     printed = capsys.readouterr().out
     assert "broken FAILED (120x90, 1 thread): ModuleNotFoundError" in printed
+    assert benchmark(*SMALL, "--rows", "native,broken", "--quiet") == 1
+    assert "error: broken FAILED (120x90, 1 thread): ModuleNotFoundError" in capsys.readouterr().err
 
 
 def test_what_is_not_installed_is_a_failure_where_it_was_asked_for(
@@ -128,6 +130,7 @@ def test_what_is_not_installed_is_a_failure_where_it_was_asked_for(
         (["--budget", "inf"], "budget must be greater than 0 and finite"),
         (["--json", "x", "--markdown", "x"], "only one of --json and --markdown"),
         (["--json", "."], ". is a folder and not a file"),
+        (["--plot", "times.png", "--parts", "cold"], "there are no times to draw"),
         (["--plot", "times.txt"], "must end in .png, .svg, .pdf"),
         (["--plot", "a.png", "--json", "./a.png"], "is given twice"),
     ],

@@ -541,3 +541,48 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_searched(
     assert main(["group", "a.jpg", "--out", "file/sub"]) == 1
     lines = capsys.readouterr().err.replace("\\", "/").splitlines()
     assert [line.startswith("error: cannot write file/sub: ") for line in lines] == [True, True], lines
+
+
+def test_a_run_that_was_killed_can_be_done_again(
+    made_up: type[MadeUpDlib], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png"):
+        picture(name)
+
+    def _killed(_: object) -> None:
+        raise SystemError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_compare.Run, "_write", _killed)
+        with pytest.raises(SystemError):
+            compare("a.png", "b.png", "--out", "out")
+    assert read_summary()["unfinished"] is True
+    assert (here / "out/pictures/a.png.jpg").is_file()
+    assert compare("b.png", "--out", "out") == 0
+    assert "unfinished" not in read_summary()
+    assert [path.name for path in (here / "out/pictures").iterdir()] == ["b.png.jpg"]
+
+
+def test_a_run_of_nothing_leaves_nothing(
+    made_up: type[MadeUpDlib], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture("a.png")
+
+    def _interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_compare.Run, "_search_all", _interrupted)
+    assert compare("a.png", "--out", "out") == 130
+    assert not (here / "out").exists()
+
+
+def test_a_picture_that_is_not_of_an_earlier_run_is_not_written_over(
+    made_up: type[MadeUpDlib], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.png"):
+        picture(name)
+    assert compare("a.png", "--out", "out") == 0
+    (here / "out/pictures/b.png.jpg").write_text("mine")
+    assert compare("b.png", "--out", "out") == 2
+    assert "is not of an earlier comparison" in " ".join(capsys.readouterr().err.split())
+    assert (here / "out/pictures/b.png.jpg").read_text() == "mine"

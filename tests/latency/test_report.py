@@ -160,7 +160,7 @@ def test_the_paper_is_quoted_for_its_threads_only(record: dict[str, Any]) -> Non
 
 def test_notes_say_what_tables_cannot(record: dict[str, Any]) -> None:
     found = "\n".join(notes(record))
-    assert "THE MACHINE IS NOT QUIET: its load was 1.50" in found
+    assert "THE MACHINE IS NOT QUIET: 1.50 processors were busy" in found
     assert "Left out: gone (gone is not installed)." in found
     assert "bad FAILED (640x480, 1 thread; 640x480, 2 threads): its process was ended by SIGSEGV" in found
     assert "bad FAILED (cold start): why" in found

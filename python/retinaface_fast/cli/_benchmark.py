@@ -266,7 +266,9 @@ def measure(plan: LatencyPlan, targets: Targets, *, asked_for: Sequence[str], qu
         for name in asked_for
         if record["rows"][name]["left_out"] is not None
     ]
-    for line in lacking:
+    # Without the table nobody else tells.
+    failed = [note for note in notes(record) if " FAILED" in note] if quiet else []
+    for line in (*lacking, *failed):
         _console.error(line)
     return 1 if lacking or has_failed(record) or not went_well else 0
 

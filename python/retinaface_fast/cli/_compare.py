@@ -76,12 +76,17 @@ class Run:
         for absent in self.missing:
             self._fail(f"{absent.argument}: {absent.reason}")
         try_folder(self.out)
+        claimed = self._claim()
         try:
             self._search_all()
         except KeyboardInterrupt:
             interrupted = True
         if self._done:
             interrupted = self._write() or interrupted
+        elif claimed:
+            (self.out / SUMMARY).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # there is something else in it
+                self.out.rmdir()
         if not self.quiet:
             how = plural(len(self._done), "picture")
             if interrupted:
@@ -92,6 +97,15 @@ class Run:
         if interrupted:
             return 130
         return 1 if self._failed else 0
+
+    def _claim(self) -> bool:
+        """Say in a new folder whose it is and what will be in it, should this run be killed."""
+        if (self.out / SUMMARY).exists():
+            return False
+        summary = summarize_comparison(self.contestants, [], min_iou=self.min_iou)
+        sheets = [{"sheet": picture.target.relative_to(self.out).as_posix()} for picture in self.pictures]
+        self._write_text(SUMMARY, json.dumps({**summary, "pictures": sheets, "unfinished": True}) + "\n")
+        return True
 
     def _fail(self, message: str) -> None:
         self._failed += 1

@@ -136,6 +136,8 @@ def benchmark(
     }
     work.check_extra()
     plan = work.make_plan(quick, {name: value for name, value in changes.items() if value is not None})
+    if plot_to is not None and "times" not in plan.parts:
+        raise typer.BadParameter("there are no times to draw without the part times", param_hint="--plot")
     code = work.measure(plan, targets, asked_for=asked_for, quiet=quiet)
     raise typer.Exit(code)
 

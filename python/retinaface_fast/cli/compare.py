@@ -178,7 +178,7 @@ def compare(
     """Compare RetinaFace with dlib's detectors on pictures, in a report to look at.
 
     Goes on past broken files and ends with a summary. Exit code 0: all went well; 1: something failed;
-    2: wrong usage; 130: interrupted, with a report of what was done until then.
+    2: wrong usage; 130: interrupted, with a report of what was done until then, if anything was.
     """
     if (images is None) != (names is None):
         raise typer.BadParameter("--images and --names go together")
@@ -203,6 +203,12 @@ def compare(
     pictures, missing = plan.find_pictures(
         sources or [], recursive=recursive, out=out, images=images, names=names, named_by_event=gt is not None
     )
+    for picture in pictures:
+        if picture.target.exists() and picture.target not in earlier:
+            raise typer.BadParameter(
+                f"{picture.target} is not of an earlier comparison: name another folder, or move it away",
+                param_hint="--out",
+            )
     truth = None if gt is None else plan.Truth(gt, pictures)
     options = {
         "model": model,

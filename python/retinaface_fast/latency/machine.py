@@ -34,8 +34,8 @@ def describe_machine() -> dict[str, Any]:
     """Everything about the machine that its times depend on.
 
     Returns:
-        Processors and bytes as numbers; None for what the system does not tell. `load_before` is the mean
-        number of busy processors over the last minute; `pinned` and `peak_memory` say whether processes can
+        Processors and bytes as numbers; None for what the system does not tell. `load_before` is the number
+        of processors that were busy for half a second; `pinned` and `peak_memory` say whether processes can
         be pinned, and whether the peak of memory can be reset.
     """
     memory, physical, logical, load = None, None, os.cpu_count(), None
@@ -45,9 +45,8 @@ def describe_machine() -> dict[str, Any]:
         pass
     else:
         memory, physical = psutil.virtual_memory().total, psutil.cpu_count(logical=False)
-        load = psutil.getloadavg()[0]
-    if load is None and hasattr(os, "getloadavg"):
-        load = os.getloadavg()[0]
+        # Not the system's own load: for minutes that still counts what ran before.
+        load = psutil.cpu_percent(interval=0.5) / 100 * (psutil.cpu_count() or 1)
     return {
         **machine(),
         "retinaface_fast": retinaface_fast.__version__,

@@ -137,6 +137,7 @@ def _draw(axis: Any, title: str, rows: list[_Row]) -> None:
         labels.append(label)
         place += 0.6
     axis.set_yticks(ticks, labels, fontsize=9)
+    axis.set_ylim(-0.8, place - 0.8)
     axis.invert_yaxis()
     axis.set_title(title, loc="left", fontsize=10, color=_INK)
     axis.grid(axis="x", color="#DDDDDD", linewidth=0.6)

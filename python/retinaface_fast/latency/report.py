@@ -192,7 +192,7 @@ def _notes_on_machine(record: Mapping[str, Any]) -> Iterator[str]:
         yield "INTERRUPTED: what was measured until then."
     if machine["load_before"] is not None and machine["load_before"] > QUIET_LOAD:
         yield (
-            f"THE MACHINE IS NOT QUIET: its load was {machine['load_before']:.2f} before the start. "
+            f"THE MACHINE IS NOT QUIET: {machine['load_before']:.2f} processors were busy before the start. "
             "Ratios suffer less than times."
         )
     if not machine["pinned"]:
@@ -258,7 +258,7 @@ def machine_lines(record: Mapping[str, Any]) -> list[str]:
     return [
         f"{machine['cpu']}, {machine['architecture']}: {processors}{memory}",
         f"{machine['system']}, Python {machine['python']}, NumPy {machine['numpy']}"
-        + ("" if load is None else f"; load before the start: {load:.2f}"),
+        + ("" if load is None else f"; {load:.2f} processors busy before the start"),
         ", ".join(software),
         f"{shown}{f': {faces}' if faces else ''}; {settings['rounds']} rounds",
     ]
