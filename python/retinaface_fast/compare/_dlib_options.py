@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retinaface_fast._validation import (
     check_number,
+    check_optional_path,
     check_optional_positive_int,
     check_positive_int,
     check_str,
@@ -55,24 +54,14 @@ def _check_upsample(value: object, name: str) -> int:
     return int(value)
 
 
-def _check_path(value: object, name: str) -> Path | None:
-    if value is None:
-        return None
-    if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{name} must be a path or None, got {type(value).__name__} {value!r}")
-    if not os.fspath(value):
-        raise ValueError(f"{name} must be the path of a file, got an empty one")
-    return Path(value)
-
-
 #: Every option, with what checks it.
 _CHECKS: dict[str, Callable[[object, str], Any]] = {
     "kind": _check_kind,
     "upsample": _check_upsample,
     "score_threshold": check_number,
     "landmarks": _check_landmarks,
-    "detector_path": _check_path,
-    "landmarks_path": _check_path,
+    "detector_path": check_optional_path,
+    "landmarks_path": check_optional_path,
     "max_pixels": check_optional_positive_int,
     "max_memory": check_positive_int,
 }
