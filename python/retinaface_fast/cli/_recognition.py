@@ -40,14 +40,38 @@ class LandmarkModel(str, Enum):
     only_5 = "5"
 
 
-DETECTOR_HELP = "Finds the faces: retinaface, or dlib's hog or cnn."
-LANDMARKS_HELP = (
-    "With hog and cnn: dlib's model of 68 landmarks, whose licence excludes commercial use, or that of 5; "
-    "without it, that of 68."
-)
-SCORE_HELP = f"Faces with a score above it; without it, {MIN_SCORE} for retinaface, and 0 for hog and cnn."
-UPSAMPLE_HELP = "With hog and cnn: double the picture so many times, for smaller faces."
-
+#: The option `--detector`.
+Detector = Annotated[
+    DetectorKind,
+    typer.Option(help="Finds the faces: retinaface, or dlib's hog or cnn.", rich_help_panel="Detector"),
+]
+#: The option `--landmarks`.
+DlibLandmarks = Annotated[
+    LandmarkModel | None,
+    typer.Option(
+        help="With hog and cnn: dlib's model of 68 landmarks, whose licence excludes commercial use, or "
+        "that of 5; without it, that of 68.",
+        rich_help_panel="Detector",
+    ),
+]
+#: The option `--score-threshold`.
+ScoreThreshold = Annotated[
+    float | None,
+    typer.Option(
+        help=f"Faces with a score above it; without it, {MIN_SCORE} for retinaface, and 0 for hog and cnn.",
+        rich_help_panel="Detector",
+    ),
+]
+#: The option `--upsample`.
+Upsample = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=2,
+        help="With hog and cnn: double the picture so many times, for smaller faces.",
+        rich_help_panel="Detector",
+    ),
+]
 #: The option `--max-memory`.
 MaxMemory = Annotated[
     float | None,

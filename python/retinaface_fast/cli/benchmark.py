@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ._options import Quiet  # noqa: TC001 -- typer resolves them
+
 _MEASURED, _OUTPUT = "What is measured", "Output"
 #: The rows for the help, which is shown without importing what measures.
 ROW_HELP = (
@@ -112,9 +114,7 @@ def benchmark(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=_OUTPUT)
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure how long detection takes; what `_HELP` says."""
     from . import _benchmark as work

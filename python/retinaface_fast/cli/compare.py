@@ -11,6 +11,15 @@ import typer
 
 from retinaface_fast._validation import MOST_THREADS
 
+from ._options import (  # noqa: TC001 -- typer resolves them
+    Quiet,
+    Recursive,
+    RetinaFaceDevice,
+    RetinaFaceEngine,
+    RetinaFaceModel,
+    RetinaFaceWeights,
+)
+
 _INPUT, _OUTPUT, _RETINAFACE, _DLIB, _TRUTH = "Input", "Output", "RetinaFace", "dlib", "Ground truth"
 
 
@@ -45,9 +54,7 @@ def compare(
             rich_help_panel=_OUTPUT,
         ),
     ],
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Search folders at every depth.", rich_help_panel=_INPUT)
-    ] = False,
+    recursive: Recursive = False,
     max_pixels: Annotated[
         int | None,
         typer.Option(
@@ -93,9 +100,7 @@ def compare(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=_OUTPUT)
-    ] = False,
+    quiet: Quiet = False,
     kind: Annotated[
         list[Kind] | None,
         typer.Option(
@@ -138,24 +143,10 @@ def compare(
             rich_help_panel=_DLIB,
         ),
     ] = 0.0,
-    model: Annotated[
-        str,
-        typer.Option(help="Name of a model, see retinaface-fast weights list.", rich_help_panel=_RETINAFACE),
-    ] = "mobilenet0.25",
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Weights of your own (.safetensors, .onnx, .pth).",
-            rich_help_panel=_RETINAFACE,
-        ),
-    ] = None,
-    engine: Annotated[
-        str, typer.Option(help="auto, or one that retinaface-fast info lists.", rich_help_panel=_RETINAFACE)
-    ] = "auto",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:N or mps.", rich_help_panel=_RETINAFACE)
-    ] = None,
+    model: RetinaFaceModel = "mobilenet0.25",
+    weights: RetinaFaceWeights = None,
+    engine: RetinaFaceEngine = "auto",
+    device: RetinaFaceDevice = None,
     threads: Annotated[
         int | None,
         typer.Option(

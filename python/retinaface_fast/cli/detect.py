@@ -11,6 +11,7 @@ import typer
 from retinaface_fast._validation import MOST_THREADS
 from retinaface_fast.align import arcface_template
 
+from ._options import Device, Engine, Model, Quiet, Recursive, Weights  # noqa: TC001 -- typer resolves them
 from ._outputs import Inputs, names_a_file, plan
 from ._sources import expand
 
@@ -23,9 +24,7 @@ def detect(
         typer.Argument(help='Pictures, videos, folders, or quoted patterns such as "photos/**/*.jpg".'),
     ] = None,
     *,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Search folders at every depth.", rich_help_panel=_INPUT)
-    ] = False,
+    recursive: Recursive = False,
     camera: Annotated[
         int | None,
         typer.Option(
@@ -81,29 +80,14 @@ def detect(
             rich_help_panel=_OUTPUT,
         ),
     ] = 112,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=_OUTPUT)
-    ] = False,
+    quiet: Quiet = False,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first broken file.", rich_help_panel=_OUTPUT)
     ] = False,
-    model: Annotated[
-        str,
-        typer.Option(help="Name of a model, see retinaface-fast weights list.", rich_help_panel=_DETECTOR),
-    ] = "mobilenet0.25",
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Weights of your own (.safetensors, .onnx, .pth).", rich_help_panel=_DETECTOR
-        ),
-    ] = None,
-    engine: Annotated[
-        str, typer.Option(help="auto, or one that retinaface-fast info lists.", rich_help_panel=_DETECTOR)
-    ] = "auto",
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu, cuda, cuda:N or mps.", rich_help_panel=_DETECTOR),
-    ] = None,
+    model: Model = "mobilenet0.25",
+    weights: Weights = None,
+    engine: Engine = "auto",
+    device: Device = None,
     threads: Annotated[
         int | None,
         typer.Option(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import _console
+from ._options import Device, Engine, Model, Quiet, Weights  # noqa: TC001 -- typer resolves them
 
 app = typer.Typer(help="Measure how good a detector is.", no_args_is_help=True)
 
@@ -112,25 +113,11 @@ def widerface(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=_OUTPUT)
-    ] = False,
-    model: Annotated[
-        str,
-        typer.Option(help="Name of a model, see retinaface-fast weights list.", rich_help_panel=_DETECTOR),
-    ] = "mobilenet0.25",
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Weights of your own (.safetensors, .onnx, .pth).", rich_help_panel=_DETECTOR
-        ),
-    ] = None,
-    engine: Annotated[
-        str, typer.Option(help="auto, or one that retinaface-fast info lists.", rich_help_panel=_DETECTOR)
-    ] = "auto",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:N or mps.", rich_help_panel=_DETECTOR)
-    ] = None,
+    quiet: Quiet = False,
+    model: Model = "mobilenet0.25",
+    weights: Weights = None,
+    engine: Engine = "auto",
+    device: Device = None,
     workers: Annotated[
         int | None,
         typer.Option(

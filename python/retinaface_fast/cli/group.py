@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
+from ._options import Quiet, Recursive  # noqa: TC001 -- typer resolves them
 from ._outputs import Inputs
 from ._recognition import (
-    DETECTOR_HELP,
-    LANDMARKS_HELP,
     MIN_FACE,
-    SCORE_HELP,
-    UPSAMPLE_HELP,
+    Detector,
     DetectorKind,
-    LandmarkModel,
+    DlibLandmarks,
     MaxMemory,
+    ScoreThreshold,
+    Upsample,
     make_detector,
 )
 from ._sources import NotFound, expand
@@ -42,9 +42,7 @@ def group(
             rich_help_panel=_OUTPUT,
         ),
     ],
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Search folders at every depth.", rich_help_panel=_INPUT)
-    ] = False,
+    recursive: Recursive = False,
     max_pixels: Annotated[
         int | None,
         typer.Option(
@@ -78,14 +76,10 @@ def group(
             rich_help_panel=_GROUPS,
         ),
     ] = False,
-    detector: Annotated[
-        DetectorKind, typer.Option(help=DETECTOR_HELP, rich_help_panel=_DETECTOR)
-    ] = DetectorKind.retinaface,
-    landmarks: Annotated[
-        LandmarkModel | None, typer.Option(help=LANDMARKS_HELP, rich_help_panel=_DETECTOR)
-    ] = None,
-    score_threshold: Annotated[float | None, typer.Option(help=SCORE_HELP, rich_help_panel=_DETECTOR)] = None,
-    upsample: Annotated[int, typer.Option(min=0, max=2, help=UPSAMPLE_HELP, rich_help_panel=_DETECTOR)] = 0,
+    detector: Detector = DetectorKind.retinaface,
+    landmarks: DlibLandmarks = None,
+    score_threshold: ScoreThreshold = None,
+    upsample: Upsample = 0,
     max_memory: MaxMemory = None,
     json_to: Annotated[
         str | None,
@@ -96,9 +90,7 @@ def group(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=_OUTPUT)
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Sort the faces of many pictures by person.
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import _console
+from ._options import Quiet  # noqa: TC001 -- typer resolves them
 from ._outputs import ResultsError, naming
 from ._recognition import (
-    DETECTOR_HELP,
-    LANDMARKS_HELP,
     MIN_FACE,
-    SCORE_HELP,
-    UPSAMPLE_HELP,
+    Detector,
     DetectorKind,
-    LandmarkModel,
+    DlibLandmarks,
     MaxMemory,
+    ScoreThreshold,
+    Upsample,
     largest,
     make_detector,
 )
@@ -70,14 +70,10 @@ def verify(
         ),
     ] = None,
     face_b: Annotated[int | None, typer.Option(min=0, help="Which face of B.")] = None,
-    detector: Annotated[
-        DetectorKind, typer.Option(help=DETECTOR_HELP, rich_help_panel=_DETECTOR)
-    ] = DetectorKind.retinaface,
-    landmarks: Annotated[
-        LandmarkModel | None, typer.Option(help=LANDMARKS_HELP, rich_help_panel=_DETECTOR)
-    ] = None,
-    score_threshold: Annotated[float | None, typer.Option(help=SCORE_HELP, rich_help_panel=_DETECTOR)] = None,
-    upsample: Annotated[int, typer.Option(min=0, max=2, help=UPSAMPLE_HELP, rich_help_panel=_DETECTOR)] = 0,
+    detector: Detector = DetectorKind.retinaface,
+    landmarks: DlibLandmarks = None,
+    score_threshold: ScoreThreshold = None,
+    upsample: Upsample = 0,
     max_memory: MaxMemory = None,
     max_pixels: Annotated[
         int | None,
@@ -86,10 +82,7 @@ def verify(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=_OUTPUT)
     ] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=_OUTPUT),
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say whether two pictures show the same person.
 

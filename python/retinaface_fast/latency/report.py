@@ -255,12 +255,13 @@ def machine_lines(record: Mapping[str, Any]) -> list[str]:
         if entry["faces"] is not None
     )
     load = machine["load_before"]
+    rounds = "1 round" if settings["rounds"] == 1 else f"{settings['rounds']} rounds"
     return [
         f"{machine['cpu']}, {machine['architecture']}: {processors}{memory}",
         f"{machine['system']}, Python {machine['python']}, NumPy {machine['numpy']}"
         + ("" if load is None else f"; {load:.2f} processors busy before the start"),
         ", ".join(software),
-        f"{shown}{f': {faces}' if faces else ''}; {settings['rounds']} rounds",
+        f"{shown}{f': {faces}' if faces else ''}; {rounds}",
     ]
 
 
