@@ -56,6 +56,9 @@ HEAVY = (
     "pycocotools",
     "typer",
     "rich",
+    "pydantic",
+    "lightning_fabric",
+    "tensorboard",
 )
 
 

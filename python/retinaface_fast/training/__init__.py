@@ -1,0 +1,1 @@
+"""Training: targets, losses, augmentation, recipes and the loop. Needs the extra `train`."""
