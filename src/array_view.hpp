@@ -53,6 +53,8 @@ template <>
 inline constexpr const char* kTypeName<double> = "float64";
 template <>
 inline constexpr const char* kTypeName<std::int64_t> = "int64";
+template <>
+inline constexpr const char* kTypeName<bool> = "bool";
 
 // An array of one type whose rows along the last axes are contiguous; only the first axis of three may have
 // any stride. It is the caller's memory where that is so already, and one copy where it is not.

@@ -23,6 +23,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
         }
         return names;
     });
+    retinaface::python::register_assignment(module);
     retinaface::python::register_engine(module);
     retinaface::python::register_matching(module);
     retinaface::python::register_ops(module);

@@ -5,6 +5,7 @@
 
 namespace retinaface::python {
 
+void register_assignment(pybind11::module_& module);
 void register_engine(pybind11::module_& module);
 void register_matching(pybind11::module_& module);
 void register_ops(pybind11::module_& module);

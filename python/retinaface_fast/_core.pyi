@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ._typing import DoubleArray, FloatArray, IntArray, UInt8Array
+from ._typing import BoolArray, DoubleArray, FloatArray, IntArray, UInt8Array
 
 class AnchorPyramid:
     def __init__(self, strides: Sequence[int], sizes: Sequence[Sequence[float]]) -> None: ...
@@ -50,6 +50,16 @@ def encode_landmarks(
 ) -> FloatArray: ...
 def clip_boxes(boxes: FloatArray, image_size_hw: tuple[int, int], /) -> FloatArray: ...
 def box_iou(boxes1: FloatArray, boxes2: FloatArray, /) -> FloatArray: ...
+def assign_anchors(
+    anchors: FloatArray,
+    boxes: FloatArray,
+    ignored: BoolArray | None,
+    positive_iou: float,
+    negative_iou: float,
+    force: bool,
+    force_min_iou: float,
+    /,
+) -> IntArray: ...
 def match_boxes(
     predictions: DoubleArray,
     prediction_offsets: IntArray,
