@@ -141,7 +141,7 @@ def test_published_numbers(name: str) -> None:
 
 def test_anchors_of_the_paper_and_of_the_port() -> None:
     counts = {
-        name: len(generate_anchors((640, 640), load_recipe(name).network.config().anchors))
+        name: len(generate_anchors((640, 640), config=load_recipe(name).network.config().anchors))
         for name in ("biubug6-mobilenet0.25", "paper-resnet152")
     }
     assert counts == {"biubug6-mobilenet0.25": 16_800, "paper-resnet152": 102_300}
@@ -235,9 +235,15 @@ def test_overrides_fill_a_section_that_the_file_lacks(tmp_path: Path) -> None:
         ("[optimiser]\nlr = inf\n", r"mine\.toml: optimiser\.lr: "),
         ("[network]\nname = 'resnet51'\n", r"mine\.toml: network: name: .*resnet50.*got 'resnet51'"),
         (
-            "[augmentation]\ncrop_range = [0.3, 1.0]\n",
-            r"augmentation: expected one of crop_scales and crop_r",
+            "[augmentation]\ncrop_range = [0.3, 1.0]\ncrop_scales = [0.3, 1.0]\n",
+            r"augmentation: expected one of crop_scales and crop_range, got both",
         ),
+        ("[augmentation]\ncrop_scales = []\n", r"augmentation: expected one of .*, got both or none"),
+        (
+            "[augmentation]\ncrop_range = [1.0, 0.3]\n",
+            r"augmentation: crop_range: expected lowest and highest",
+        ),
+        ("augmentation = 3\n", r"mine\.toml: augmentation: "),
         (
             "[assignment]\nnegative_iou = 0.6\n",
             r"assignment: negative_iou must be at most .*, 0\.35, got 0\.6",

@@ -124,8 +124,12 @@ def test_keys_are_plain_numbers() -> None:
 @pytest.mark.parametrize(
     ("length", "options", "message"),
     [
-        (100, {"batch_size": 10, "world_size": 2, "accumulate": 3}, r"batch_size: .* world_size \* accumulate, 2 \* 3, got 10"),
-        (7, {"batch_size": 8}, r"length: 7 pictures do not fill one batch of 8; choose a batch_size of at most 7"),
+        (
+            100,
+            {"batch_size": 10, "world_size": 2, "accumulate": 3},
+            r"batch_size: expected a multiple of world_size \* accumulate, 2 \* 3, got 10",
+        ),
+        (7, {"batch_size": 8}, r"length: 7 pictures do not fill one batch of 8; choose .* at most 7"),
         (0, {"batch_size": 8}, r"length: 0 pictures"),
         (10, {"batch_size": 0}, r"batch_size: expected at least 1, got 0"),
         (10, {"batch_size": 2, "world_size": 0}, r"world_size: expected at least 1, got 0"),
