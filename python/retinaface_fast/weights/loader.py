@@ -30,7 +30,7 @@ FORMAT_VERSION = 1
 
 _FORMAT_KEY = "retinaface_fast.format"
 _CONFIG_KEY = "retinaface_fast.config"
-_TORCH_SUFFIXES = (".ckpt", ".pt", ".pth")
+_TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".tar")
 _SUFFIXES = (".safetensors", ".onnx", *_TORCH_SUFFIXES)
 #: The weights that travel inside the package.
 _BUNDLED_NAME = "mobilenet0.25"
@@ -42,8 +42,8 @@ def load_weights(source: str | os.PathLike[str], *, config: RetinaFaceConfig | N
 
     Args:
         source: A name of `REGISTRY`, taken from the package, the cache, or the publisher, in this order; or
-            the path of a file: `.safetensors`, `.onnx`, or a torch state dict (`.pth`, `.pt`, `.ckpt`). For a
-            path, nothing is ever downloaded.
+            the path of a file: `.safetensors`, `.onnx`, or a torch state dict (`.pth`, `.pt`, `.ckpt`,
+            `.tar`). For a path, nothing is ever downloaded.
         config: The network that the weights must fit. By default the file says so itself, or its tensors are
             compared with those of `retinaface_fast.network.CONFIGS`.
 
@@ -200,9 +200,17 @@ class WeightsFile:
             translated = translate_state_dict(self.tensors, config=config, source=self.source)
             return translated, dict(self.metadata)
         stored = _stored_config(self.metadata, self.source)
-        # The name is a label; what decides is the structure.
-        if config is not None and {**stored.to_dict(), "name": ""} != {**config.to_dict(), "name": ""}:
-            raise WeightsError(f"{self.source} holds the network {stored.name!r}, not {config.name!r}")
+        if config is not None:
+            # The name is a label; what decides is the structure.
+            wanted = config.to_dict()
+            differing = [
+                key for key, value in stored.to_dict().items() if key != "name" and value != wanted[key]
+            ]
+            if differing:
+                raise WeightsError(
+                    f"{self.source} holds the network {stored.name!r}, not {config.name!r}: "
+                    f"they differ in {', '.join(differing)}"
+                )
         metadata = {
             key: value for key, value in self.metadata.items() if key not in (_FORMAT_KEY, _CONFIG_KEY)
         }
