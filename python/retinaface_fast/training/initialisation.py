@@ -127,7 +127,8 @@ def initialise(
 def _file(source: str | os.PathLike[str]) -> WeightsFile | None:
     """The file, or None if it is for `load_weights` to find, or to say what is wrong with the source."""
     path = Path(source)
-    if (isinstance(source, str) and source in REGISTRY) or not path.exists() or path.suffix == ".onnx":
+    named = isinstance(source, str) and (source in REGISTRY or not source)
+    if named or not path.exists() or path.suffix == ".onnx":
         return None
     return read_file(path)
 
