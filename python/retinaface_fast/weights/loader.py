@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,13 @@ from .registry import REGISTRY
 from .safetensors_file import read_safetensors, write_safetensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["FORMAT_VERSION", "bundled_path", "load_weights", "save_weights"]
+    from retinaface_fast._typing import AnyArray
+
+    from .state_dict import TranslatedTensors
+
+__all__ = ["FORMAT_VERSION", "WeightsFile", "bundled_path", "load_weights", "read_file", "save_weights"]
 
 #: Version of what `save_weights` writes; a reader refuses a newer one.
 FORMAT_VERSION = 1
@@ -146,6 +151,75 @@ def _load_published(name: str, config: RetinaFaceConfig | None) -> ModelWeights:
 
 
 def _load_file(path: Path, config: RetinaFaceConfig | None) -> ModelWeights:
+    file = read_file(path)
+    translated, metadata = file.translated(config)
+    return make_weights(
+        translated.tensors,
+        translated.config,
+        metadata=metadata,
+        source=file.source,
+        sha256=file.sha256,
+        foreign_names=translated.foreign_names,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class WeightsFile:
+    """What a file of weights holds, before it is known what network that is.
+
+    Attributes:
+        tensors: By the names in the file; of an ONNX file, which has no such names, none.
+        metadata: What the file says about itself.
+        source: Path of the file.
+        sha256: Digest of the file, hexadecimal.
+        onnx: The bytes of an ONNX file; empty for every other.
+    """
+
+    tensors: Mapping[str, AnyArray]
+    metadata: Mapping[str, str]
+    source: str
+    sha256: str
+    onnx: bytes = b""
+
+    def translated(self, config: RetinaFaceConfig | None) -> tuple[TranslatedTensors, dict[str, str]]:
+        """The tensors under canonical names, batch norm folded or not as the file has it, and the metadata.
+
+        Args:
+            config: The network that the weights must fit, or None to find it.
+
+        Raises:
+            WeightsError: If the tensors fit no network, or not that one.
+        """
+        from .state_dict import TranslatedTensors, translate_state_dict
+
+        if self.onnx:
+            from .onnx_file import read_onnx
+
+            return read_onnx(self.onnx, config=config, source=self.source), dict(self.metadata)
+        if _FORMAT_KEY not in self.metadata:
+            translated = translate_state_dict(self.tensors, config=config, source=self.source)
+            return translated, dict(self.metadata)
+        stored = _stored_config(self.metadata, self.source)
+        # The name is a label; what decides is the structure.
+        if config is not None and {**stored.to_dict(), "name": ""} != {**config.to_dict(), "name": ""}:
+            raise WeightsError(f"{self.source} holds the network {stored.name!r}, not {config.name!r}")
+        metadata = {
+            key: value for key, value in self.metadata.items() if key not in (_FORMAT_KEY, _CONFIG_KEY)
+        }
+        return TranslatedTensors(dict(self.tensors), stored, {}), metadata
+
+
+def read_file(path: Path) -> WeightsFile:
+    """Read a file of weights without asking what network it is for.
+
+    Args:
+        path: A file of one of the formats that `load_weights` reads.
+
+    Raises:
+        WeightsError: If the file is missing, a folder, damaged, of an unknown format, or a pickle that holds
+            more than tensors.
+        MissingDependencyError: If a torch state dict is read and `torch` is not installed.
+    """
     source = str(path)
     if path.is_dir():
         raise WeightsError(f"{source} is a folder, expected a file of weights ({', '.join(_SUFFIXES)})")
@@ -161,44 +235,17 @@ def _load_file(path: Path, config: RetinaFaceConfig | None) -> ModelWeights:
         raise WeightsError(f"{source} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(data).hexdigest()
     if path.suffix == ".safetensors":
-        return _from_safetensors(data, config, source, digest)
+        tensors, metadata = read_safetensors(data, source=source)
+        return WeightsFile(tensors, metadata, source, digest)
+    metadata = {"upstream_file": path.name, "upstream_sha256": digest}
     if path.suffix == ".onnx":
-        from .onnx_file import read_onnx
+        return WeightsFile({}, metadata, source, digest, onnx=data)
+    from .torch_file import read_torch
 
-        translated = read_onnx(data, config=config, source=source)
-    else:
-        from .state_dict import translate_state_dict
-        from .torch_file import read_torch
-
-        translated = translate_state_dict(read_torch(data, source=source), config=config, source=source)
-    return make_weights(
-        translated.tensors,
-        translated.config,
-        metadata={"upstream_file": path.name, "upstream_sha256": digest},
-        source=source,
-        sha256=digest,
-        foreign_names=translated.foreign_names,
-    )
+    return WeightsFile(read_torch(data, source=source), metadata, source, digest)
 
 
-def _from_safetensors(data: bytes, config: RetinaFaceConfig | None, source: str, digest: str) -> ModelWeights:
-    tensors, metadata = read_safetensors(data, source=source)
-    names: dict[str, str] = {}
-    if _FORMAT_KEY in metadata:
-        stored = _stored_config(metadata, source)
-        # The name is a label; what decides is the structure.
-        if config is not None and {**stored.to_dict(), "name": ""} != {**config.to_dict(), "name": ""}:
-            raise WeightsError(f"{source} holds the network {stored.name!r}, not {config.name!r}")
-        config = stored
-        metadata = {key: value for key, value in metadata.items() if key not in (_FORMAT_KEY, _CONFIG_KEY)}
-    else:
-        from .state_dict import translate_state_dict
-
-        tensors, config, names = translate_state_dict(tensors, config=config, source=source)
-    return make_weights(tensors, config, metadata=metadata, source=source, sha256=digest, foreign_names=names)
-
-
-def _stored_config(metadata: dict[str, str], source: str) -> RetinaFaceConfig:
+def _stored_config(metadata: Mapping[str, str], source: str) -> RetinaFaceConfig:
     version = metadata[_FORMAT_KEY]
     if version != str(FORMAT_VERSION):
         raise WeightsError(
