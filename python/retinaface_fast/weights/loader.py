@@ -21,15 +21,26 @@ if TYPE_CHECKING:
 
     from retinaface_fast._typing import AnyArray
 
+    from .onnx_nodes import Graph
     from .state_dict import TranslatedTensors
 
-__all__ = ["FORMAT_VERSION", "WeightsFile", "bundled_path", "load_weights", "read_file", "save_weights"]
+__all__ = [
+    "FORMAT_VERSION",
+    "WeightsFile",
+    "bundled_path",
+    "file_metadata",
+    "load_weights",
+    "read_file",
+    "save_weights",
+]
 
 #: Version of what `save_weights` writes; a reader refuses a newer one.
 FORMAT_VERSION = 1
 
 _FORMAT_KEY = "retinaface_fast.format"
 _CONFIG_KEY = "retinaface_fast.config"
+#: What describes the file and not the weights; `engines.onnx_export` writes the last.
+_FILE_KEYS = frozenset({_FORMAT_KEY, _CONFIG_KEY, "retinaface_fast.layout"})
 _TORCH_SUFFIXES = (".ckpt", ".pt", ".pth")
 _SUFFIXES = (".safetensors", ".onnx", *_TORCH_SUFFIXES)
 #: The weights that travel inside the package.
@@ -91,8 +102,27 @@ def save_weights(weights: ModelWeights, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
+    target = Path(path)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(write_safetensors(weights.tensors, file_metadata(weights)))
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def file_metadata(weights: ModelWeights) -> dict[str, str]:
+    """What a file of weights says about itself, whatever its format: all that the tensors do not tell.
+
+    Args:
+        weights: What the file holds.
+
+    Returns:
+        Text by key: the format version, the network, pixel mean, channel order, anchors, and whatever
+        `weights.metadata` holds, such as licence and provenance.
+    """
     config = weights.config
-    metadata = {
+    return {
         **weights.metadata,
         _FORMAT_KEY: str(FORMAT_VERSION),
         _CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True),
@@ -103,13 +133,6 @@ def save_weights(weights: ModelWeights, path: str | os.PathLike[str]) -> None:
         "variances": json.dumps(list(config.variances)),
         "batch_norm": "folded",
     }
-    target = Path(path)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(write_safetensors(weights.tensors, metadata))
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def bundled_path() -> Path | None:
@@ -172,14 +195,14 @@ class WeightsFile:
         metadata: What the file says about itself.
         source: Path of the file.
         sha256: Digest of the file, hexadecimal.
-        onnx: The bytes of an ONNX file; empty for every other.
+        onnx: The graph of an ONNX file; None for every other.
     """
 
     tensors: Mapping[str, AnyArray]
     metadata: Mapping[str, str]
     source: str
     sha256: str
-    onnx: bytes = b""
+    onnx: Graph | None = None
 
     def translated(self, config: RetinaFaceConfig | None) -> tuple[TranslatedTensors, dict[str, str]]:
         """The tensors under canonical names, batch norm folded or not as the file has it, and the metadata.
@@ -192,21 +215,21 @@ class WeightsFile:
         """
         from .state_dict import TranslatedTensors, translate_state_dict
 
-        if self.onnx:
+        metadata = dict(self.metadata)
+        if _FORMAT_KEY in metadata:
+            stored = _stored_config(metadata, self.source)
+            # The name is a label; what decides is the structure.
+            if config is not None and {**stored.to_dict(), "name": ""} != {**config.to_dict(), "name": ""}:
+                raise WeightsError(f"{self.source} holds the network {stored.name!r}, not {config.name!r}")
+            config = stored
+            metadata = {key: value for key, value in metadata.items() if key not in _FILE_KEYS}
+            if self.onnx is None:
+                return TranslatedTensors(dict(self.tensors), config, {}), metadata
+        if self.onnx is not None:
             from .onnx_file import read_onnx
 
-            return read_onnx(self.onnx, config=config, source=self.source), dict(self.metadata)
-        if _FORMAT_KEY not in self.metadata:
-            translated = translate_state_dict(self.tensors, config=config, source=self.source)
-            return translated, dict(self.metadata)
-        stored = _stored_config(self.metadata, self.source)
-        # The name is a label; what decides is the structure.
-        if config is not None and {**stored.to_dict(), "name": ""} != {**config.to_dict(), "name": ""}:
-            raise WeightsError(f"{self.source} holds the network {stored.name!r}, not {config.name!r}")
-        metadata = {
-            key: value for key, value in self.metadata.items() if key not in (_FORMAT_KEY, _CONFIG_KEY)
-        }
-        return TranslatedTensors(dict(self.tensors), stored, {}), metadata
+            return read_onnx(self.onnx, config=config, source=self.source), metadata
+        return translate_state_dict(self.tensors, config=config, source=self.source), metadata
 
 
 def read_file(path: Path) -> WeightsFile:
@@ -218,7 +241,8 @@ def read_file(path: Path) -> WeightsFile:
     Raises:
         WeightsError: If the file is missing, a folder, damaged, of an unknown format, or a pickle that holds
             more than tensors.
-        MissingDependencyError: If a torch state dict is read and `torch` is not installed.
+        MissingDependencyError: If a torch state dict is read and `torch` is not installed, or an ONNX file and
+            `onnx` is not.
     """
     source = str(path)
     if path.is_dir():
@@ -239,7 +263,11 @@ def read_file(path: Path) -> WeightsFile:
         return WeightsFile(tensors, metadata, source, digest)
     metadata = {"upstream_file": path.name, "upstream_sha256": digest}
     if path.suffix == ".onnx":
-        return WeightsFile({}, metadata, source, digest, onnx=data)
+        from .onnx_file import open_onnx
+
+        graph, said = open_onnx(data, source=source)
+        # Our own export carries licence and provenance on; what others write there is not known.
+        return WeightsFile({}, said if _FORMAT_KEY in said else metadata, source, digest, onnx=graph)
     from .torch_file import read_torch
 
     return WeightsFile(read_torch(data, source=source), metadata, source, digest)
