@@ -19,6 +19,7 @@ from .benchmark import benchmark
 from .compare import compare
 from .detect import detect
 from .eval import app as eval_app
+from .export import export
 from .group import group
 from .info import info
 from .train import train
@@ -40,6 +41,7 @@ app.command("verify", hidden=not dlib_installed())(verify)
 app.command("group", hidden=not dlib_installed())(group)
 app.command("benchmark")(benchmark)
 app.command("train")(train)
+app.command("export")(export)
 app.command("info")(info)
 app.add_typer(eval_app, name="eval")
 app.add_typer(weights_app, name="weights")

@@ -241,8 +241,8 @@ def read_file(path: Path) -> WeightsFile:
     Raises:
         WeightsError: If the file is missing, a folder, damaged, of an unknown format, or a pickle that holds
             more than tensors.
-        MissingDependencyError: If a torch state dict is read and `torch` is not installed, or an ONNX file and
-            `onnx` is not.
+        MissingDependencyError: If an ONNX file is read and `onnx` is not installed, or a torch state dict and
+            `torch` is not.
     """
     source = str(path)
     if path.is_dir():
