@@ -75,9 +75,11 @@ PUBLIC = {
         "DetectingEngine",
         "ENGINES",
         "Engine",
+        "ExportCheck",
         "RawOutputs",
         "available_engines",
         "create_engine",
+        "export_onnx",
     ],
     "retinaface_fast.errors": [
         "DatasetError",

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file such that nobody ever sees half of it, and a failure leaves what was there.
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write a file such that nobody ever sees half of it, and a failure leaves what was there.
 
     Until it is whole it is called `.NAME.PID.part`, which stays only where the process is killed.
 
     Args:
         path: The file. Its folder is made if need be.
-        text: What it is to hold, in UTF-8 and with the line ends that it has.
+        content: What it is to hold; text in UTF-8 and with the line ends that it has.
 
     Raises:
         OSError: It cannot be written.
@@ -22,7 +22,7 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(text.encode())
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

@@ -55,7 +55,16 @@ def test_no_arguments_show_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["detect"], ["eval"], ["eval", "widerface"], ["info"], ["weights"], ["weights", "download"]],
+    [
+        [],
+        ["detect"],
+        ["eval"],
+        ["eval", "widerface"],
+        ["export"],
+        ["info"],
+        ["weights"],
+        ["weights", "download"],
+    ],
 )
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "-h"]) == 0

@@ -147,7 +147,7 @@ def test_auto_leaves_cuda_to_the_others() -> None:
         (CONFIGS["resnet50"], "it has a ResNet .*; use 'torch' or 'onnxruntime'"),
         (FIVE_LEVELS, "it has the levels P2, P3, P4, P5, P6 .*; use 'torch' or 'onnxruntime'"),
         (TWO_LEVELS, "it has the levels P4, P5 and only P3, P4, P5 are"),
-        (DEFORMABLE, "it has deformable convolutions; use 'torch'$"),
+        (DEFORMABLE, "it has deformable convolutions; use 'torch' or 'onnxruntime'$"),
         (UNSHARED, "do not share their first convolution; use 'torch' or 'onnxruntime'"),
         (STEEP, "its rectifiers have a slope of 1.5, above 1; use 'torch' or 'onnxruntime'"),
     ],

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from retinaface_fast.anchor_config import P2_P6
+from retinaface_fast.anchor_config import P2_P6, P3_P5, AnchorConfig
 from retinaface_fast.engines import Engine, RawOutputs, create_engine
-from retinaface_fast.errors import EngineError
 from retinaface_fast.network import CONFIGS, ContextConfig, RetinaFaceConfig
 from tests.reference import network_numpy
 from tests.weights.published import random_weights
@@ -292,11 +291,22 @@ def test_unknown_devices(name: str, device: str) -> None:
         create_engine(name, random_weights(SMALL), device=device)
 
 
-def test_deformable_networks_are_not_for_onnxruntime() -> None:
-    pytest.importorskip("onnxruntime")
-    config = dataclasses.replace(SMALL, context=ContextConfig(deformable=True))
-    with pytest.raises(EngineError, match="has no deformable convolutions"):
-        create_engine("onnxruntime", random_weights(config))
+@pytest.mark.parametrize("levels", [P3_P5, P2_P6], ids=["P3 to P5", "P2 to P6"])
+def test_deformable_networks_with_onnxruntime(levels: AnchorConfig) -> None:
+    """Against the paper's formula; offsets of pixels, out of the picture, too."""
+    config = dataclasses.replace(SMALL, anchors=levels, context=ContextConfig(deformable=True))
+    weights = random_weights(config)
+    tensors = {
+        name: np.float32(20) * array if name.endswith(".offset.bias") else array
+        for name, array in weights.tensors.items()
+    }
+    assert np.abs(tensors["context.0.conv3x3.offset.bias"][:18]).max() > 2
+    engine = make("onnxruntime", dataclasses.replace(weights, tensors=tensors))
+    images = noise(2, 37, 50, 3)
+    outputs = engine.run(images, color="bgr")
+    heads = (outputs.class_scores, outputs.box_deltas, outputs.landmark_deltas)
+    for found, expected in zip(heads, network_numpy.forward(tensors, config, images), strict=True):
+        assert_close(list(found), expected, relative=TOLERANCE["onnxruntime"])
 
 
 def test_the_emitted_graph_is_valid() -> None:

@@ -14,7 +14,7 @@ from retinaface_fast.network import RetinaFaceConfig, tensor_shapes
 from retinaface_fast.network.config import BackboneConfig
 from retinaface_fast.weights import load_weights, save_weights
 from retinaface_fast.weights.model_weights import make_weights
-from retinaface_fast.weights.onnx_file import read_onnx
+from retinaface_fast.weights.onnx_file import open_onnx, read_onnx
 
 if TYPE_CHECKING:
     import random
@@ -70,7 +70,8 @@ def onnx_seeds(published: bytes) -> list[bytes]:
     import onnx
     from onnx import numpy_helper
 
-    translated = read_onnx(published, config=None, source="published")
+    graph, _ = open_onnx(published, source="published")
+    translated = read_onnx(graph, config=None, source="published")
     shapes = tensor_shapes(TINY, folded=True)
     model = onnx.load_model_from_string(published)
     for tensor in model.graph.initializer:

@@ -34,6 +34,34 @@ def conv(x: Array, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32
     return y + bias[None, :, None, None]
 
 
+def deformable_conv(
+    x: Array,
+    weight: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+    offsets: Array,
+    modulation: Array,
+) -> Array:
+    """Equation 1 of Zhu et al. 2018 (arXiv 1811.11168), stride 1; zero around the picture.
+
+    Tap k of a position is sampled bilinearly where `offsets` (B, 2 K, H, W) moves it, by rows with 2 k and by
+    columns with 2 k + 1, and weighted with `modulation` (B, K, H, W).
+    """
+    batch, _, height, width = x.shape
+    out_channels, _, kernel, _ = weight.shape
+    y = np.zeros((batch, out_channels, height, width))
+    for b, k, row, column in np.ndindex(batch, kernel**2, height, width):
+        i, j = divmod(k, kernel)
+        at_row = row + i - kernel // 2 + offsets[b, 2 * k, row, column]
+        at_column = column + j - kernel // 2 + offsets[b, 2 * k + 1, row, column]
+        sampled = np.zeros(x.shape[1])
+        for r in (int(np.floor(at_row)), int(np.floor(at_row)) + 1):
+            for c in (int(np.floor(at_column)), int(np.floor(at_column)) + 1):
+                if 0 <= r < height and 0 <= c < width:
+                    sampled += (1 - abs(at_row - r)) * (1 - abs(at_column - c)) * x[b, :, r, c]
+        y[b, :, row, column] += weight[:, :, i, j] @ sampled * modulation[b, k, row, column]
+    return y + bias[None, :, None, None]
+
+
 def leaky(x: Array, slope: float) -> Array:
     return np.where(x > 0, x, slope * x)
 
@@ -56,7 +84,14 @@ class Network:
         self.neck = 0.1 if config.out_channels <= 64 else 0.0
 
     def layer(self, x: Array, name: str, stride: int = 1, slope: float | None = None) -> Array:
-        y = conv(x, self.tensors[f"{name}.conv.weight"], self.tensors[f"{name}.conv.bias"], stride)
+        weight, bias = (self.tensors[f"{name}.conv.{part}"] for part in ("weight", "bias"))
+        if f"{name}.offset.weight" in self.tensors:
+            predicted = conv(x, self.tensors[f"{name}.offset.weight"], self.tensors[f"{name}.offset.bias"])
+            taps = weight.shape[2] ** 2
+            modulation = 1 / (1 + np.exp(-predicted[:, 2 * taps :]))
+            y = deformable_conv(x, weight, bias, predicted[:, : 2 * taps], modulation)
+        else:
+            y = conv(x, weight, bias, stride)
         return y if slope is None else leaky(y, slope)
 
     def mobilenet(self, x: Array) -> dict[int, Array]:

@@ -19,8 +19,10 @@ from .benchmark import benchmark
 from .compare import compare
 from .detect import detect
 from .eval import app as eval_app
+from .export import export
 from .group import group
 from .info import info
+from .train import train
 from .verify import verify
 from .weights import app as weights_app
 
@@ -38,6 +40,8 @@ app.command("compare", hidden=not dlib_installed())(compare)
 app.command("verify", hidden=not dlib_installed())(verify)
 app.command("group", hidden=not dlib_installed())(group)
 app.command("benchmark")(benchmark)
+app.command("train")(train)
+app.command("export")(export)
 app.command("info")(info)
 app.add_typer(eval_app, name="eval")
 app.add_typer(weights_app, name="weights")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .coco import read_coco
 from .ground_truth import read_attributes, read_ground_truth
 from .records import ATTRIBUTES, SUBSETS, Annotation, GroundTruth, Prediction
 from .widerface import (
@@ -21,6 +22,7 @@ __all__ = [
     "Prediction",
     "read_annotations",
     "read_attributes",
+    "read_coco",
     "read_ground_truth",
     "read_labels",
     "read_names",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from retinaface_fast._typing import FloatArray
+    from retinaface_fast._typing import FloatArray, IntArray
 
 __all__ = ["ATTRIBUTES", "SUBSETS", "Annotation", "GroundTruth", "Prediction"]
 
@@ -38,12 +38,16 @@ class Annotation:
         attributes: (N,) int8 by name, of `ATTRIBUTES`; empty for files that say nothing of them.
         landmarks: (N, 5, 2) float32, x and y in pixels, left and right as seen in the image; NaN where a face
             has none.
+        line: The line of the file, from 1, that names the picture; 0 where there is no file.
+        face_lines: (N,) int64, the line of each face likewise; empty where there is no file.
     """
 
     name: str
     boxes: FloatArray
     attributes: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict)
     landmarks: FloatArray | None = None
+    line: int = 0
+    face_lines: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

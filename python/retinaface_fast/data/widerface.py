@@ -7,7 +7,7 @@ malformed is a `DatasetError` that begins with `path:line:`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from .records import ATTRIBUTES, Annotation, Prediction
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -39,8 +39,10 @@ _LABEL_COLUMNS = (4, 4 + 5 * 3 + 1)
 _PREDICTION_COLUMNS = range(5, 1000)
 _WITH_LANDMARKS = 15
 
+_Parsed = TypeVar("_Parsed")
 
-def read_annotations(path: str | os.PathLike[str]) -> list[Annotation]:
+
+def read_annotations(path: str | os.PathLike[str], *, faults: list[str] | None = None) -> list[Annotation]:
     """Read the official annotations, `wider_face_train_bbx_gt.txt` or `wider_face_val_bbx_gt.txt`.
 
     A picture is its name, the number of its faces, and a line for each: x, y, width, height, blur,
@@ -49,6 +51,8 @@ def read_annotations(path: str | os.PathLike[str]) -> list[Annotation]:
 
     Args:
         path: The file.
+        faults: Where the malformed lines of faces are noted, as `path:line: what`; such faces are left out.
+            None makes the first of them an error. A file whose pictures cannot be told apart is one always.
 
     Returns:
         The pictures in the order of the file, with all boxes that it has: also those without area, and those
@@ -60,25 +64,76 @@ def read_annotations(path: str | os.PathLike[str]) -> list[Annotation]:
     lines = Lines(path)
     faces: list[int] = []
     try:
-        names, offsets = _records(lines, faces)
+        names = _records(lines, faces)
     except DatasetError:
         # A count that is too high takes the next picture for a face: then that line is the one to name.
         lines.table(faces, _ANNOTATION_COLUMNS)
         raise
-    table = lines.table(faces, _ANNOTATION_COLUMNS)
-    boxes = lines.boxes(table, faces).astype(np.float32)
-    attributes = _attributes(lines, table[:, 4:], faces)
+    (boxes, attributes), faces = _parse(_annotated, lines, faces, faults)
     return [
         Annotation(
             name,
-            boxes[start:end],
-            {attribute: values[start:end] for attribute, values in attributes.items()},
+            boxes[part],
+            {attribute: values[part] for attribute, values in attributes.items()},
+            line=line,
+            face_lines=face_lines,
         )
-        for name, start, end in zip(names, offsets, offsets[1:], strict=False)
+        for name, line, part, face_lines in _by_picture(names, faces)
     ]
 
 
-def _records(lines: Lines, faces: list[int]) -> tuple[Iterable[str], list[int]]:
+def _annotated(
+    lines: Lines, faces: Sequence[int]
+) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.int8]]]:
+    table = lines.table(faces, _ANNOTATION_COLUMNS)
+    boxes = lines.boxes(table, faces).astype(np.float32)
+    return boxes, _attributes(lines, table[:, 4:], faces)
+
+
+def _parse(
+    parse: Callable[[Lines, Sequence[int]], _Parsed],
+    lines: Lines,
+    faces: list[int],
+    faults: list[str] | None,
+) -> tuple[_Parsed, list[int]]:
+    """Return what `parse` makes of the lines of faces, and the lines of which it makes something."""
+    if faults is not None:
+        try:
+            return parse(lines, faces), faces
+        except DatasetError:
+            faces = [index for index in faces if _is_sound(parse, lines, index, faults)]
+    return parse(lines, faces), faces
+
+
+def _is_sound(
+    parse: Callable[[Lines, Sequence[int]], object], lines: Lines, index: int, faults: list[str]
+) -> bool:
+    try:
+        parse(lines, [index])
+    except DatasetError as error:
+        columns = lines[index].split()
+        if len(columns) == _LABEL_COLUMNS[1]:
+            # Without its box, a face whose landmarks alone are wrong would be trained on as background.
+            lines.lines[index] = " ".join(columns[:4])
+            if _is_sound(parse, lines, index, []):
+                faults.append(f"{error}; the face is taken without landmarks")
+                return True
+        faults.append(str(error))
+        return False
+    return True
+
+
+def _by_picture(
+    names: Mapping[str, int], faces: Sequence[int]
+) -> Iterator[tuple[str, int, slice, npt.NDArray[np.int64]]]:
+    """Name and line of each picture, its part of the rows of all faces, and their lines; lines from 1."""
+    rows = np.array(faces, np.int64)
+    offsets = [*np.searchsorted(rows, list(names.values())).tolist(), len(rows)]
+    for (name, index), start, end in zip(names.items(), offsets, offsets[1:], strict=False):
+        yield name, index + 1, slice(start, end), rows[start:end] + 1
+
+
+def _records(lines: Lines, faces: list[int]) -> dict[str, int]:
     """Find the pictures of a file of annotations.
 
     Args:
@@ -86,10 +141,9 @@ def _records(lines: Lines, faces: list[int]) -> tuple[Iterable[str], list[int]]:
         faces: Is filled with the lines of faces, as far as they were found when something is wrong.
 
     Returns:
-        The names, and where in `faces` those of each begin, with the end of the last.
+        The names, with their lines.
     """
     names: dict[str, int] = {}
-    offsets = [0]
     index = 0
     while index < len(lines):
         if not lines[index].endswith(".jpg"):
@@ -100,10 +154,9 @@ def _records(lines: Lines, faces: list[int]) -> tuple[Iterable[str], list[int]]:
         faces.extend(range(first, min(index, len(lines))))
         if index > len(lines):
             lines.fail(len(lines), f"{count} faces of {lines[first - 2]}")
-        offsets.append(len(faces))
         if not count and index < len(lines) and lines[index].split() == _NO_FACE:
             index += 1
-    return names, offsets
+    return names
 
 
 def _attributes(
@@ -122,7 +175,7 @@ def _add_name(lines: Lines, names: dict[str, int], index: int, name: str) -> Non
     names[name] = index
 
 
-def read_labels(path: str | os.PathLike[str]) -> list[Annotation]:
+def read_labels(path: str | os.PathLike[str], *, faults: list[str] | None = None) -> list[Annotation]:
     """Read `label.txt` of the RetinaFace authors: boxes with five landmarks, or boxes alone.
 
     A picture is a line `# event/name.jpg`, and a line for each face: x, y, width, height, then x, y and state
@@ -132,6 +185,9 @@ def read_labels(path: str | os.PathLike[str]) -> list[Annotation]:
 
     Args:
         path: The file.
+        faults: Where malformed lines of faces are noted, as `path:line: what`. Such a face is left out; if
+            its box can be read, it stays, without landmarks. None makes the first of them an error. A file
+            whose pictures cannot be told apart is one always.
 
     Returns:
         The pictures in the order of the file, each with `landmarks`, NaN where there are none.
@@ -141,24 +197,25 @@ def read_labels(path: str | os.PathLike[str]) -> list[Annotation]:
     """
     lines = Lines(path)
     names: dict[str, int] = {}
-    offsets: list[int] = []
     faces: list[int] = []
     for index, line in enumerate(lines.lines):
         if line.startswith("#"):
             _add_name(lines, names, index, lines.name(index, line[1:].strip()))
-            offsets.append(len(faces))
         elif line:
             if not names:
                 lines.fail(index, "a picture, such as # event/name.jpg")
             faces.append(index)
-    offsets.append(len(faces))
+    (boxes, landmarks), faces = _parse(_labelled, lines, faces, faults)
+    return [
+        Annotation(name, boxes[part], landmarks=landmarks[part], line=line, face_lines=face_lines)
+        for name, line, part, face_lines in _by_picture(names, faces)
+    ]
+
+
+def _labelled(lines: Lines, faces: Sequence[int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     table = lines.table(faces, _LABEL_COLUMNS)
     boxes = lines.boxes(table, faces).astype(np.float32)
-    landmarks = _landmarks(lines, table, faces)
-    return [
-        Annotation(name, boxes[start:end], landmarks=landmarks[start:end])
-        for name, start, end in zip(names, offsets, offsets[1:], strict=False)
-    ]
+    return boxes, _landmarks(lines, table, faces)
 
 
 def _landmarks(lines: Lines, table: npt.NDArray[np.float64], faces: Sequence[int]) -> npt.NDArray[np.float32]:

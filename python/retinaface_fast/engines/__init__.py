@@ -9,9 +9,19 @@ from retinaface_fast.errors import EngineError, MissingDependencyError
 from retinaface_fast.weights import ModelWeights
 
 from .base import DetectingEngine, Engine, RawOutputs, split_device
+from .onnx_export import ExportCheck, export_onnx
 from .threads import check_threads, threads_from_environment
 
-__all__ = ["ENGINES", "DetectingEngine", "Engine", "RawOutputs", "available_engines", "create_engine"]
+__all__ = [
+    "ENGINES",
+    "DetectingEngine",
+    "Engine",
+    "ExportCheck",
+    "RawOutputs",
+    "available_engines",
+    "create_engine",
+    "export_onnx",
+]
 
 #: Names that `create_engine` takes beside "auto", in the order in which "auto" prefers them.
 ENGINES = ("native", "torch", "onnxruntime")

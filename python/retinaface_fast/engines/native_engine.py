@@ -57,9 +57,9 @@ class NativeEngine:
         config = weights.config
         obstacle = _obstacle(config)
         if obstacle is not None:
-            others = "'torch'" if config.context.deformable else "'torch' or 'onnxruntime'"
             raise EngineError(
-                f"the engine 'native' cannot run the network {config.name!r}: {obstacle}; use {others}"
+                f"the engine 'native' cannot run the network {config.name!r}: {obstacle}; use 'torch' or "
+                "'onnxruntime'"
             )
         threads = check_threads(threads)
         count = default_threads() if threads is None else threads

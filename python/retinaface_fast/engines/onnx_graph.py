@@ -1,7 +1,8 @@
-"""An ONNX graph of a network, from its weights alone.
+"""ONNX graphs of a network, from its weights alone, in two layouts.
 
-Everything around the convolutions is inside: uint8 pixels in any of the two channel orders come in, and each
-level's logits and deltas go out in the order of the anchors, so that the caller copies nothing.
+`build_onnx` has everything around the convolutions inside: uint8 pixels in any of the two channel orders come
+in, and each level's logits and deltas go out in the order of the anchors, so that the caller copies nothing.
+`build_family_onnx` has what the published files of this family have, for the programs that read those.
 """
 
 from __future__ import annotations
@@ -11,23 +12,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from retinaface_fast.errors import EngineError
 from retinaface_fast.network.config import RESNET_STAGES
 from retinaface_fast.network.layout import HEADS, MOBILENET_TAPS, layer_specs
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, ValueInfoProto
 
     from retinaface_fast._typing import AnyArray, ColorOrder
     from retinaface_fast.weights import ModelWeights
 
-__all__ = ["INPUT_NAME", "build_onnx", "output_names"]
+__all__ = [
+    "FAMILY_INPUT_NAME",
+    "FAMILY_OUTPUT_NAMES",
+    "INPUT_NAME",
+    "build_family_onnx",
+    "build_onnx",
+    "output_names",
+]
 
 INPUT_NAME = "images"
+FAMILY_INPUT_NAME = "input"
+#: In this order, because programs of the family read their outputs by place.
+FAMILY_OUTPUT_NAMES = {"box_head": "loc", "class_head": "conf", "landmark_head": "landmarks"}
 
-#: 13 brought unsqueeze and slice by input; every later release of ONNX Runtime reads it.
-_OPSET = 13
-_IR_VERSION = 8
+#: Opset and version of the format. 13 brought unsqueeze and slice by input; every later release of ONNX
+#: Runtime reads it. Deformable convolutions came with 19.
+_PLAIN = (13, 8)
+_DEFORMABLE = (19, 9)
 
 
 def output_names(levels: int) -> list[str]:
@@ -45,16 +56,27 @@ def build_onnx(weights: ModelWeights, *, color: ColorOrder) -> ModelProto:
     Returns:
         A model with the input `images` (N, H, W, 3) uint8, all sizes free, and the outputs of `output_names`,
         each (N, A_l, numbers) float32.
-
-    Raises:
-        EngineError: If the network has deformable convolutions.
     """
-    if weights.config.context.deformable:
-        raise EngineError("the engine 'onnxruntime' has no deformable convolutions; use 'torch'")
     return _Builder(weights, color).model()
 
 
+def build_family_onnx(weights: ModelWeights) -> ModelProto:
+    """Build the graph of a network as the published files of this family have it.
+
+    Args:
+        weights: The network and its tensors.
+
+    Returns:
+        A model with the input `input` (N, 3, H, W) float32, blue, green, red minus the mean, all sizes free,
+        and the outputs `loc` (N, A, 4), `conf` (N, A, 2), background and face after the softmax, and
+        `landmarks` (N, A, 10), float32, the anchors of all levels behind one another.
+    """
+    return _FamilyBuilder(weights, "bgr").model()
+
+
 class _Builder:
+    """The graph of `build_onnx`."""
+
     def __init__(self, weights: ModelWeights, color: ColorOrder) -> None:
         self.config = weights.config
         self.tensors = weights.tensors
@@ -64,34 +86,42 @@ class _Builder:
         self.initializers: dict[str, Any] = {}
 
     def model(self) -> ModelProto:
-        pyramid = self.pyramid(self.backbone(self.image()))
-        for level, features in enumerate(pyramid):
-            context = self.context(features, level)
-            for head, numbers in HEADS:
-                value = self.conv(context, f"{head}.{level}", negative_slope=None)
-                value = self.add("Transpose", [value], perm=[0, 2, 3, 1])
-                shape = self.constant(f"shape.{numbers}", np.array([0, -1, numbers], dtype=np.int64))
-                self.add("Reshape", [value, shape], output=f"{head}.{level}.out")
-        outputs = [
-            helper.make_tensor_value_info(
-                f"{head}.{level}.out", TensorProto.FLOAT, ["batch", f"anchors_{level}", numbers]
-            )
-            for head, numbers in HEADS
-            for level in range(len(pyramid))
-        ]
-        graph = helper.make_graph(
-            self.nodes,
-            self.config.name,
-            [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", "height", "width", 3])],
-            outputs,
-            list(self.initializers.values()),
+        source = self.image()
+        pyramid = self.pyramid(self.backbone(source))
+        features = [self.context(value, level) for level, value in enumerate(pyramid)]
+        outputs = self.outputs(
+            {
+                head: [self.head(value, head, numbers, level) for level, value in enumerate(features)]
+                for head, numbers in HEADS
+            }
         )
+        graph = helper.make_graph(
+            self.nodes, self.config.name, [self.input()], outputs, list(self.initializers.values())
+        )
+        opset, ir_version = _DEFORMABLE if self.config.context.deformable else _PLAIN
         return helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", _OPSET)],
-            ir_version=_IR_VERSION,
+            opset_imports=[helper.make_opsetid("", opset)],
+            ir_version=ir_version,
             producer_name="retinaface_fast",
         )
+
+    def input(self) -> ValueInfoProto:
+        return helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", "height", "width", 3])
+
+    def head(self, value: str, head: str, numbers: int, level: int) -> str:
+        value = self.conv(value, f"{head}.{level}", negative_slope=None)
+        value = self.add("Transpose", [value], perm=[0, 2, 3, 1])
+        shape = self.constant(f"shape.{numbers}", np.array([0, -1, numbers], dtype=np.int64))
+        return self.add("Reshape", [value, shape], output=f"{head}.{level}.out")
+
+    def outputs(self, levels: dict[str, list[str]]) -> list[ValueInfoProto]:
+        """Declare the outputs, given each head's levels."""
+        return [
+            helper.make_tensor_value_info(value, TensorProto.FLOAT, ["batch", f"anchors_{level}", numbers])
+            for head, numbers in HEADS
+            for level, value in enumerate(levels[head])
+        ]
 
     def image(self) -> str:
         mean = self.config.mean_bgr if self.color == "bgr" else self.config.mean_bgr[::-1]
@@ -170,16 +200,24 @@ class _Builder:
         if not self.config.context.share_first:
             third = self.conv(value, f"{name}.conv7x7_1", negative_slope=slope)
         third = self.conv(third, f"{name}.conv7x7_2", negative_slope=slope)
-        # Each branch is rectified before they are joined, which is the same and lets the run time fuse it.
-        branches = [
-            self.conv(value, f"{name}.conv3x3", negative_slope=0.0),
-            self.conv(first, f"{name}.conv5x5_2", negative_slope=0.0),
-            self.conv(third, f"{name}.conv7x7_3", negative_slope=0.0),
-        ]
-        return self.add("Concat", branches, axis=1)
+        return self.join(
+            [
+                self.conv(value, f"{name}.conv3x3", negative_slope=None),
+                self.conv(first, f"{name}.conv5x5_2", negative_slope=None),
+                self.conv(third, f"{name}.conv7x7_3", negative_slope=None),
+            ]
+        )
+
+    def join(self, branches: list[str]) -> str:
+        """Join the branches of a context module, rectified."""
+        # Each is rectified before they are joined, which is the same and lets the run time fuse it.
+        return self.add("Concat", [self.rectify(branch, 0.0) for branch in branches], axis=1)
 
     def conv(self, value: str, layer: str, *, negative_slope: float | None) -> str:
         spec = self.specs[layer]
+        if spec.deformable:
+            value = self.deformable(value, layer, spec.kernel)
+            return value if negative_slope is None else self.rectify(value, negative_slope)
         prefix = f"{layer}.conv" if spec.norm else layer
         weight = self.tensors[f"{prefix}.weight"]
         if layer == "backbone.stem" and self.color == "rgb":
@@ -198,6 +236,19 @@ class _Builder:
         )
         return value if negative_slope is None else self.rectify(value, negative_slope)
 
+    def deformable(self, value: str, layer: str, kernel: int) -> str:
+        """A modulated deformable convolution (Zhu et al. 2018, arXiv 1811.11168) of stride 1."""
+        window: dict[str, Any] = {"kernel_shape": [kernel] * 2, "pads": [kernel // 2] * 4}
+        names = [f"{layer}.{part}" for part in ("conv.weight", "conv.bias", "offset.weight", "offset.bias")]
+        weight, bias, offset_weight, offset_bias = (self.constant(name, self.tensors[name]) for name in names)
+        predicted = self.add("Conv", [value, offset_weight, offset_bias], **window)
+        taps = kernel**2
+        sizes = self.constant(f"split.{taps}", np.array([2 * taps, taps], np.int64))
+        offsets, modulation = f"{layer}.offsets", f"{layer}.modulation"
+        self.nodes.append(helper.make_node("Split", [predicted, sizes], [offsets, modulation], axis=1))
+        modulation = self.add("Sigmoid", [modulation])
+        return self.add("DeformConv", [value, weight, offsets, bias, modulation], **window)
+
     def rectify(self, value: str, negative_slope: float) -> str:
         if negative_slope == 0.0:
             return self.add("Relu", [value])
@@ -212,3 +263,32 @@ class _Builder:
         output = output or f"value.{len(self.nodes)}"
         self.nodes.append(helper.make_node(op_type, inputs, [output], name=output, **attributes))
         return output
+
+
+class _FamilyBuilder(_Builder):
+    """The graph of `build_family_onnx`."""
+
+    def input(self) -> ValueInfoProto:
+        return helper.make_tensor_value_info(
+            FAMILY_INPUT_NAME, TensorProto.FLOAT, ["batch", 3, "height", "width"]
+        )
+
+    def image(self) -> str:
+        return FAMILY_INPUT_NAME
+
+    def join(self, branches: list[str]) -> str:
+        # In this order, because it is what readers of the family's files look for, ours among them.
+        return self.add("Relu", [self.add("Concat", branches, axis=1)])
+
+    def outputs(self, levels: dict[str, list[str]]) -> list[ValueInfoProto]:
+        numbers = dict(HEADS)
+        for head, name in FAMILY_OUTPUT_NAMES.items():
+            if head == "class_head":
+                value = self.add("Concat", levels[head], axis=1)
+                self.add("Softmax", [value], output=name, axis=-1)
+            else:
+                self.add("Concat", levels[head], output=name, axis=1)
+        return [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "anchors", numbers[head]])
+            for head, name in FAMILY_OUTPUT_NAMES.items()
+        ]

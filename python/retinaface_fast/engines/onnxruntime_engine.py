@@ -31,7 +31,8 @@ class OnnxRuntimeEngine:
 
     Raises:
         ValueError: If the device is of another kind.
-        EngineError: If the device is not there, or the network has deformable convolutions.
+        EngineError: If the device is not there, or this ONNX Runtime has not what the network needs:
+            deformable convolutions came to it late.
     """
 
     name = "onnxruntime"

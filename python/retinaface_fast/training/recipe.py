@@ -112,6 +112,14 @@ class AugmentationSection(_Section):
     )
     min_face: NotNegative = 0.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _range_in_place_of_scales(cls, values: Any) -> Any:
+        # TOML has no null with which a file could take back the default.
+        if isinstance(values, dict) and values.get("crop_range") is not None:
+            return {"crop_scales": None, **values}
+        return values
+
     @model_validator(mode="after")
     def _one_way_to_crop(self) -> AugmentationSection:
         if (not self.crop_scales) == (self.crop_range is None):
@@ -179,7 +187,8 @@ class OptimiserSection(_Section):
         nesterov: Whether the momentum is Nesterov's.
         weight_decay: L2 penalty of every parameter.
         offset_lr_factor: Factor of `lr` for what predicts the offsets of deformable convolutions.
-        frozen: Beginnings of the names of parameters that keep their values.
+        frozen: Beginnings of the names of parameters that keep their values, in whole parts:
+            "backbone.blocks.1" does not mean "backbone.blocks.10".
         clip_norm: Longest gradient, over all parameters; None for no limit.
     """
 

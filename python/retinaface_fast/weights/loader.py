@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +17,31 @@ from .registry import REGISTRY
 from .safetensors_file import read_safetensors, write_safetensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["FORMAT_VERSION", "bundled_path", "load_weights", "save_weights"]
+    from retinaface_fast._typing import AnyArray
+
+    from .onnx_nodes import Graph
+    from .state_dict import TranslatedTensors
+
+__all__ = [
+    "FORMAT_VERSION",
+    "WeightsFile",
+    "bundled_path",
+    "file_metadata",
+    "load_weights",
+    "read_file",
+    "save_weights",
+]
 
 #: Version of what `save_weights` writes; a reader refuses a newer one.
 FORMAT_VERSION = 1
 
 _FORMAT_KEY = "retinaface_fast.format"
 _CONFIG_KEY = "retinaface_fast.config"
-_TORCH_SUFFIXES = (".ckpt", ".pt", ".pth")
+#: What describes the file and not the weights; `engines.onnx_export` writes the last.
+_FILE_KEYS = frozenset({_FORMAT_KEY, _CONFIG_KEY, "retinaface_fast.layout"})
+_TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".tar")
 _SUFFIXES = (".safetensors", ".onnx", *_TORCH_SUFFIXES)
 #: The weights that travel inside the package.
 _BUNDLED_NAME = "mobilenet0.25"
@@ -37,8 +53,8 @@ def load_weights(source: str | os.PathLike[str], *, config: RetinaFaceConfig | N
 
     Args:
         source: A name of `REGISTRY`, taken from the package, the cache, or the publisher, in this order; or
-            the path of a file: `.safetensors`, `.onnx`, or a torch state dict (`.pth`, `.pt`, `.ckpt`). For a
-            path, nothing is ever downloaded.
+            the path of a file: `.safetensors`, `.onnx`, or a torch state dict (`.pth`, `.pt`, `.ckpt`,
+            `.tar`). For a path, nothing is ever downloaded.
         config: The network that the weights must fit. By default the file says so itself, or its tensors are
             compared with those of `retinaface_fast.network.CONFIGS`.
 
@@ -86,8 +102,27 @@ def save_weights(weights: ModelWeights, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
+    target = Path(path)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(write_safetensors(weights.tensors, file_metadata(weights)))
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def file_metadata(weights: ModelWeights) -> dict[str, str]:
+    """What a file of weights says about itself, whatever its format: all that the tensors do not tell.
+
+    Args:
+        weights: What the file holds.
+
+    Returns:
+        Text by key: the format version, the network, pixel mean, channel order, anchors, and whatever
+        `weights.metadata` holds, such as licence and provenance.
+    """
     config = weights.config
-    metadata = {
+    return {
         **weights.metadata,
         _FORMAT_KEY: str(FORMAT_VERSION),
         _CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True),
@@ -98,13 +133,6 @@ def save_weights(weights: ModelWeights, path: str | os.PathLike[str]) -> None:
         "variances": json.dumps(list(config.variances)),
         "batch_norm": "folded",
     }
-    target = Path(path)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(write_safetensors(weights.tensors, metadata))
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def bundled_path() -> Path | None:
@@ -146,6 +174,86 @@ def _load_published(name: str, config: RetinaFaceConfig | None) -> ModelWeights:
 
 
 def _load_file(path: Path, config: RetinaFaceConfig | None) -> ModelWeights:
+    file = read_file(path)
+    translated, metadata = file.translated(config)
+    return make_weights(
+        translated.tensors,
+        translated.config,
+        metadata=metadata,
+        source=file.source,
+        sha256=file.sha256,
+        foreign_names=translated.foreign_names,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class WeightsFile:
+    """What a file of weights holds, before it is known what network that is.
+
+    Attributes:
+        tensors: By the names in the file; of an ONNX file, which has no such names, none.
+        metadata: What the file says about itself.
+        source: Path of the file.
+        sha256: Digest of the file, hexadecimal.
+        onnx: The graph of an ONNX file; None for every other.
+    """
+
+    tensors: Mapping[str, AnyArray]
+    metadata: Mapping[str, str]
+    source: str
+    sha256: str
+    onnx: Graph | None = None
+
+    def translated(self, config: RetinaFaceConfig | None) -> tuple[TranslatedTensors, dict[str, str]]:
+        """The tensors under canonical names, batch norm folded or not as the file has it, and the metadata.
+
+        Args:
+            config: The network that the weights must fit, or None to find it.
+
+        Raises:
+            WeightsError: If the tensors fit no network, or not that one.
+        """
+        from .state_dict import TranslatedTensors, translate_state_dict
+
+        metadata = dict(self.metadata)
+        if _FORMAT_KEY in metadata:
+            stored = _stored_config(metadata, self.source)
+            if config is not None:
+                _expect_same(stored, config, self.source)
+            config = stored
+            metadata = {key: value for key, value in metadata.items() if key not in _FILE_KEYS}
+            if self.onnx is None:
+                return TranslatedTensors(dict(self.tensors), config, {}), metadata
+        if self.onnx is not None:
+            from .onnx_file import read_onnx
+
+            return read_onnx(self.onnx, config=config, source=self.source), metadata
+        return translate_state_dict(self.tensors, config=config, source=self.source), metadata
+
+
+def _expect_same(stored: RetinaFaceConfig, config: RetinaFaceConfig, source: str) -> None:
+    """Raise WeightsError unless two networks have one structure; the name is a label."""
+    wanted = config.to_dict()
+    differing = [key for key, value in stored.to_dict().items() if key != "name" and value != wanted[key]]
+    if differing:
+        raise WeightsError(
+            f"{source} holds the network {stored.name!r}, not {config.name!r}: they differ in "
+            f"{', '.join(differing)}"
+        )
+
+
+def read_file(path: Path) -> WeightsFile:
+    """Read a file of weights without asking what network it is for.
+
+    Args:
+        path: A file of one of the formats that `load_weights` reads.
+
+    Raises:
+        WeightsError: If the file is missing, a folder, damaged, of an unknown format, or a pickle that holds
+            more than tensors.
+        MissingDependencyError: If an ONNX file is read and `onnx` is not installed, or a torch state dict and
+            `torch` is not.
+    """
     source = str(path)
     if path.is_dir():
         raise WeightsError(f"{source} is a folder, expected a file of weights ({', '.join(_SUFFIXES)})")
@@ -161,44 +269,21 @@ def _load_file(path: Path, config: RetinaFaceConfig | None) -> ModelWeights:
         raise WeightsError(f"{source} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(data).hexdigest()
     if path.suffix == ".safetensors":
-        return _from_safetensors(data, config, source, digest)
+        tensors, metadata = read_safetensors(data, source=source)
+        return WeightsFile(tensors, metadata, source, digest)
+    metadata = {"upstream_file": path.name, "upstream_sha256": digest}
     if path.suffix == ".onnx":
-        from .onnx_file import read_onnx
+        from .onnx_file import open_onnx
 
-        translated = read_onnx(data, config=config, source=source)
-    else:
-        from .state_dict import translate_state_dict
-        from .torch_file import read_torch
+        graph, said = open_onnx(data, source=source)
+        # Our own export carries licence and provenance on; what others write there is not known.
+        return WeightsFile({}, said if _FORMAT_KEY in said else metadata, source, digest, onnx=graph)
+    from .torch_file import read_torch
 
-        translated = translate_state_dict(read_torch(data, source=source), config=config, source=source)
-    return make_weights(
-        translated.tensors,
-        translated.config,
-        metadata={"upstream_file": path.name, "upstream_sha256": digest},
-        source=source,
-        sha256=digest,
-        foreign_names=translated.foreign_names,
-    )
+    return WeightsFile(read_torch(data, source=source), metadata, source, digest)
 
 
-def _from_safetensors(data: bytes, config: RetinaFaceConfig | None, source: str, digest: str) -> ModelWeights:
-    tensors, metadata = read_safetensors(data, source=source)
-    names: dict[str, str] = {}
-    if _FORMAT_KEY in metadata:
-        stored = _stored_config(metadata, source)
-        # The name is a label; what decides is the structure.
-        if config is not None and {**stored.to_dict(), "name": ""} != {**config.to_dict(), "name": ""}:
-            raise WeightsError(f"{source} holds the network {stored.name!r}, not {config.name!r}")
-        config = stored
-        metadata = {key: value for key, value in metadata.items() if key not in (_FORMAT_KEY, _CONFIG_KEY)}
-    else:
-        from .state_dict import translate_state_dict
-
-        tensors, config, names = translate_state_dict(tensors, config=config, source=source)
-    return make_weights(tensors, config, metadata=metadata, source=source, sha256=digest, foreign_names=names)
-
-
-def _stored_config(metadata: dict[str, str], source: str) -> RetinaFaceConfig:
+def _stored_config(metadata: Mapping[str, str], source: str) -> RetinaFaceConfig:
     version = metadata[_FORMAT_KEY]
     if version != str(FORMAT_VERSION):
         raise WeightsError(

@@ -104,20 +104,14 @@ def make_weights(
     Raises:
         WeightsError: If a tensor is missing, surplus, misshapen, not of a floating type or not finite.
     """
-    foreign_names = foreign_names or {}
     folded = not any(".norm." in name for name in tensors)
-    expected = tensor_shapes(config, folded=folded)
-    complaints = compare(tensors, expected, foreign_names)
-    if complaints:
-        raise WeightsError(f"{source} does not fit the network {config.name!r}: {'; '.join(complaints)}")
-    for name, tensor in tensors.items():
-        label = label_of(name, foreign_names)
-        if not np.issubdtype(tensor.dtype, np.floating):
-            raise WeightsError(f"{source}: {label} is {tensor.dtype}, expected a floating type")
-        if not np.isfinite(tensor).all():
-            raise WeightsError(f"{source}: {label} holds NaN or infinite values")
-        if name.endswith(".norm.running_var") and (tensor < 0).any():
-            raise WeightsError(f"{source}: {label} holds negative variances")
+    check_tensors(
+        tensors,
+        tensor_shapes(config, folded=folded),
+        network=config.name,
+        source=source,
+        foreign_names=foreign_names or {},
+    )
     frozen = {}
     for name, array in sorted(fold_batch_norm(tensors).items()):
         if array is not tensors.get(name) and not np.isfinite(array).all():
@@ -126,6 +120,39 @@ def make_weights(
         view.flags.writeable = False
         frozen[name] = view
     return assemble(frozen, config, metadata, source, sha256)
+
+
+def check_tensors(
+    tensors: Mapping[str, AnyArray],
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    network: str,
+    source: str,
+    foreign_names: Mapping[str, str],
+) -> None:
+    """Check names, shapes, types and values of tensors.
+
+    Args:
+        tensors: By canonical name, folded or not.
+        expected: Shape by canonical name.
+        network: Name of the network, for messages.
+        source: Path of the file, for messages.
+        foreign_names: What the file calls the tensors, by canonical name, for messages.
+
+    Raises:
+        WeightsError: If a tensor is missing, surplus, misshapen, not of a floating type or not finite.
+    """
+    complaints = compare(tensors, expected, foreign_names)
+    if complaints:
+        raise WeightsError(f"{source} does not fit the network {network!r}: {'; '.join(complaints)}")
+    for name, tensor in tensors.items():
+        label = label_of(name, foreign_names)
+        if not np.issubdtype(tensor.dtype, np.floating):
+            raise WeightsError(f"{source}: {label} is {tensor.dtype}, expected a floating type")
+        if not np.isfinite(tensor).all():
+            raise WeightsError(f"{source}: {label} holds NaN or infinite values")
+        if name.endswith(".norm.running_var") and (tensor < 0).any():
+            raise WeightsError(f"{source}: {label} holds negative variances")
 
 
 def assemble(

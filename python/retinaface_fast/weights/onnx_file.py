@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from retinaface_fast._typing import AnyArray
 
-__all__ = ["read_onnx"]
+__all__ = ["open_onnx", "read_onnx"]
 
 _WEIGHTED = frozenset(
     {"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "InstanceNormalization", "MatMul", "PRelu"}
@@ -35,20 +35,19 @@ _WEIGHTED = frozenset(
 _MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
-def read_onnx(data: bytes, *, config: RetinaFaceConfig | None, source: str) -> TranslatedTensors:
-    """Read the tensors of a RetinaFace from an ONNX file.
+def open_onnx(data: bytes, *, source: str) -> tuple[Graph, dict[str, str]]:
+    """Decode an ONNX file.
 
     Args:
         data: The whole file.
-        config: The network that it must be, or None to find it among `CONFIGS`.
         source: Path of the file, for messages.
 
     Returns:
-        Tensors by canonical name, and the names that the file gave them.
+        The graph, for `read_onnx`, and the metadata.
 
     Raises:
         MissingDependencyError: If `onnx` is not installed.
-        WeightsError: If the file is not ONNX or its graph is not that of the network.
+        WeightsError: If the file is not ONNX.
     """
     try:
         import onnx
@@ -56,12 +55,27 @@ def read_onnx(data: bytes, *, config: RetinaFaceConfig | None, source: str) -> T
         raise MissingDependencyError("onnx", extra="onnx", purpose="reading ONNX weights") from error
     try:
         model = onnx.load_model_from_string(data)
-        graph = Graph(model)
+        return Graph(model), {item.key: item.value for item in model.metadata_props}
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from error
     except Exception as error:  # the decoder's own errors are of many kinds
         raise WeightsError(f"{source} is not a readable ONNX file: {error}") from error
 
+
+def read_onnx(graph: Graph, *, config: RetinaFaceConfig | None, source: str) -> TranslatedTensors:
+    """Read the tensors of a RetinaFace from an ONNX file.
+
+    Args:
+        graph: The graph of the file.
+        config: The network that it must be, or None to find it among `CONFIGS`.
+        source: Path of the file, for messages.
+
+    Returns:
+        Tensors by canonical name, and the names that the file gave them.
+
+    Raises:
+        WeightsError: If the graph is not that of the network.
+    """
     furthest: MismatchError | None = None
     for candidate in CONFIGS.values() if config is None else (config,):
         walk = _Walk(graph, candidate)

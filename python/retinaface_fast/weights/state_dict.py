@@ -8,18 +8,24 @@ from retinaface_fast.errors import WeightsError
 from retinaface_fast.network.config import CONFIGS, BackboneKind, RetinaFaceConfig
 from retinaface_fast.network.layout import layer_specs, tensor_shapes
 
-from .model_weights import compare
+from .model_weights import check_tensors, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from retinaface_fast._typing import AnyArray
 
-__all__ = ["KNOWN_SURPLUS", "TranslatedTensors", "translate_state_dict"]
+__all__ = ["KNOWN_SURPLUS", "TranslatedTensors", "is_backbone", "translate_backbone", "translate_state_dict"]
 
 #: What the ports save beside the network: the classifier of the pre-trained backbone, which RetinaFace never
 #: runs. (`*.num_batches_tracked` is dropped too: a counter, not a weight.)
 KNOWN_SURPLUS = frozenset({"body.fc.weight", "body.fc.bias", "fx.fc.weight", "fx.fc.bias"})
+
+#: The classifier of a backbone that was saved alone.
+_CLASSIFIERS = frozenset({"fc.weight", "fc.bias"})
+
+#: How the names of a backbone that was saved alone begin.
+_BACKBONE_MARKS = ("conv1.", "bn1.", "layer1.", "stage1.")
 
 #: Stages of the ports' MobileNet, which end at C3, C4 and C5, and the blocks in each.
 _PORT_STAGES = ((1, range(5)), (2, range(5, 11)), (3, range(11, 13)))
@@ -79,11 +85,70 @@ def translate_state_dict(
     return translated
 
 
-def _without_prefix(tensors: Mapping[str, AnyArray], source: str) -> dict[str, AnyArray]:
+def is_backbone(tensors: Iterable[str]) -> bool:
+    """Whether the names of a state dict are those of an ImageNet network: torchvision's ResNet or a port's.
+
+    >>> is_backbone(["module.stage1.0.0.weight"]), is_backbone(["body.stage1.0.0.weight"])
+    (True, False)
+    """
+    return any(name.removeprefix("module.").startswith(_BACKBONE_MARKS) for name in tensors)
+
+
+def translate_backbone(
+    tensors: Mapping[str, AnyArray], *, config: RetinaFaceConfig, source: str
+) -> TranslatedTensors:
+    """Rename the tensors of an ImageNet network to those of the backbone of a RetinaFace.
+
+    Known are the names of torchvision's ResNets and those of the MobileNets of both ports, each with or
+    without the `module.` prefix of data-parallel training. The classifier is left out.
+
+    Args:
+        tensors: The state dict, with batch norm.
+        config: The network whose backbone they must fit.
+        source: Path of the file, for messages.
+
+    Returns:
+        The tensors of the backbone, complete and of the right shapes, under canonical names.
+
+    Raises:
+        WeightsError: If a tensor is missing, surplus or misshapen for the closest naming, of another type
+            than a floating one, or not finite.
+    """
+    plain = _without_prefix(tensors, source, surplus=_CLASSIFIERS)
+    expected = {
+        name: shape
+        for name, shape in tensor_shapes(config, folded=False).items()
+        if name.startswith("backbone.")
+    }
+    candidates = []
+    for flat_blocks in (True, False):
+        names: dict[str, str] = {}
+        for spec in layer_specs(config):
+            if spec.name.startswith("backbone."):
+                names |= _layer_names(spec.name, config.backbone.kind, flat_blocks=flat_blocks)
+        names = {name: foreign.partition(".")[2] for name, foreign in names.items()}
+        canonical = {foreign: name for name, foreign in names.items()}
+        renamed = {canonical.get(name, name): tensor for name, tensor in plain.items()}
+        fitting = sum(name in renamed and renamed[name].shape == expected[name] for name in expected)
+        candidates.append((fitting, TranslatedTensors(renamed, config, names)))
+    translated = max(candidates, key=lambda candidate: candidate[0])[1]
+    check_tensors(
+        translated.tensors,
+        expected,
+        network=f"backbone of {config.name}",
+        source=source,
+        foreign_names=translated.foreign_names,
+    )
+    return translated
+
+
+def _without_prefix(
+    tensors: Mapping[str, AnyArray], source: str, *, surplus: Collection[str] = KNOWN_SURPLUS
+) -> dict[str, AnyArray]:
     plain: dict[str, AnyArray] = {}
     for full_name, tensor in tensors.items():
         name = full_name.removeprefix("module.")
-        if name in KNOWN_SURPLUS or name.endswith(".num_batches_tracked"):
+        if name in surplus or name.endswith(".num_batches_tracked"):
             continue
         if name in plain:
             raise WeightsError(f"{source} holds {name} twice, with and without the prefix 'module.'")
@@ -110,10 +175,15 @@ def _port_names(config: RetinaFaceConfig, *, flat_blocks: bool) -> dict[str, str
             for part in ("weight", "bias"):
                 names[f"{spec.name}.{part}"] = f"{head}.{part}"
             continue
-        conv, norm = _port_modules(spec.name, config.backbone.kind, flat_blocks=flat_blocks)
-        names[f"{spec.name}.conv.weight"] = f"{conv}.weight"
-        for part in _NORM_PARTS:
-            names[f"{spec.name}.norm.{part}"] = f"{norm}.{part}"
+        names |= _layer_names(spec.name, config.backbone.kind, flat_blocks=flat_blocks)
+    return names
+
+
+def _layer_names(layer: str, kind: BackboneKind, *, flat_blocks: bool) -> dict[str, str]:
+    conv, norm = _port_modules(layer, kind, flat_blocks=flat_blocks)
+    names = {f"{layer}.conv.weight": f"{conv}.weight"}
+    for part in _NORM_PARTS:
+        names[f"{layer}.norm.{part}"] = f"{norm}.{part}"
     return names
 
 

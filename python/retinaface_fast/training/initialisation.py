@@ -1,0 +1,232 @@
+"""The weights that a run begins with: random ones, those of an ImageNet backbone, those of a RetinaFace."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from retinaface_fast.errors import WeightsError
+from retinaface_fast.network.folding import BATCH_NORM_EPSILON
+from retinaface_fast.network.layers import ConvNorm, DeformableConvNorm
+from retinaface_fast.network.layout import layer_specs, tensor_shapes
+from retinaface_fast.network.retinaface import RetinaFace
+from retinaface_fast.weights import REGISTRY, load_weights
+from retinaface_fast.weights.loader import read_file
+from retinaface_fast.weights.model_weights import check_tensors
+from retinaface_fast.weights.state_dict import is_backbone, translate_backbone
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from retinaface_fast.network.config import RetinaFaceConfig
+    from retinaface_fast.weights.loader import WeightsFile
+
+__all__ = ["FACE_PRIOR", "Initial", "initialise"]
+
+#: Probability of a face with which untrained class heads begin. Hard negative mining shows the class loss 7
+#: background anchors for each face, so this is what a network that knows nothing should say; begun at 1/2,
+#: the first steps are spent on learning the constant.
+FACE_PRIOR = 1.0 / 8.0
+
+#: Spread of the weights of untrained heads: small, so that the prior decides (Lin et al. 2017, RetinaNet,
+#: arXiv 1708.02002, section 4.1).
+_HEAD_STD = 0.01
+
+#: What torchvision's pre-trained networks are given, R, G, B of 0 to 1.
+_TORCHVISION_MEAN = (0.485, 0.456, 0.406)
+_TORCHVISION_STD = (0.229, 0.224, 0.225)
+
+
+class Initial(NamedTuple):
+    """What a run begins with.
+
+    Attributes:
+        network: The network, in training mode, on the CPU.
+        folded: Whether it has no batch norm, because the weights came with batch norm folded in.
+        description: Where the weights come from, in words.
+    """
+
+    network: RetinaFace
+    folded: bool
+    description: str
+
+
+def initialise(
+    config: RetinaFaceConfig,
+    source: str | os.PathLike[str] | None,
+    *,
+    seed: int,
+    backbone_pixels: Literal["bgr", "torchvision"] = "bgr",
+) -> Initial:
+    """Make a network and give it weights.
+
+    Random weights are drawn by He et al. 2015 (arXiv 1502.01852) from a generator of their own: the same seed
+    gives the same weights, and nobody else's random numbers change. Batch norms begin as the identity.
+
+    Args:
+        config: The network.
+        source: None for random weights. A name of `weights.REGISTRY` or the file of a RetinaFace, of any
+            format that `load_weights` reads; batch norm that is folded in stays so. Or the file of an
+            ImageNet backbone, a state dict of torchvision's ResNet or of a port's MobileNet; the rest is
+            random then. Weights of plain convolutions fit deformable ones, which compute the same until they
+            are trained.
+        seed: Of the random weights, >= 0.
+        backbone_pixels: What the backbone of an ImageNet file was trained on. "bgr": pixels as this package
+            gives them, blue, green, red minus `config.mean_bgr`. "torchvision": red, green, blue of 0 to 1,
+            normalised by torchvision's mean and standard deviation; the first layer is converted. A
+            RetinaFace is always taken as it is.
+
+    Returns:
+        The network, whether its batch norm is folded, and a description.
+
+    Raises:
+        ValueError: If `seed` or `backbone_pixels` cannot be, or the source is neither a known name nor looks
+            like a path.
+        WeightsError: If the file cannot be read, or its tensors do not fit the network; the message names
+            them.
+        MissingDependencyError: If a package that the file or the network needs is not installed.
+    """
+    if seed < 0:
+        raise ValueError(f"seed: expected at least 0, got {seed}")
+    if backbone_pixels not in ("bgr", "torchvision"):
+        raise ValueError(f"backbone_pixels: expected 'bgr' or 'torchvision', got {backbone_pixels!r}")
+    if source is None:
+        return Initial(_network(config, seed, folded=False), folded=False, description=f"random, seed {seed}")
+    plain = _plain(config)
+    file = _file(source)
+    if file is None:
+        weights = load_weights(source, config=plain)
+        tensors = _tensors(weights.tensors)
+        description = f"{source} (sha256 {weights.sha256[:12]})"
+    elif is_backbone(file.tensors):
+        translated = translate_backbone(file.tensors, config=plain, source=file.source)
+        tensors = _tensors(translated.tensors)
+        if backbone_pixels == "torchvision":
+            _take_bgr(tensors, config)
+        network = _network(config, seed, folded=False)
+        network.load_state_dict({**network.state_dict(), **tensors})
+        description = f"backbone of {file.source} (sha256 {file.sha256[:12]}), the rest random, seed {seed}"
+        return Initial(network, folded=False, description=description)
+    else:
+        tensors = _retinaface_tensors(file, config, plain)
+        description = f"{file.source} (sha256 {file.sha256[:12]})"
+    folded = not any(".norm." in name for name in tensors)
+    network = _network(config, seed, folded=folded)
+    _bend(tensors, config)
+    # What a file need not have, and only that, stays as it is: counters, and offsets that begin at zero.
+    network.load_state_dict({**network.state_dict(), **tensors})
+    return Initial(network, folded=folded, description=description)
+
+
+def _file(source: str | os.PathLike[str]) -> WeightsFile | None:
+    """The file, or None if it is for `load_weights` to find, or to say what is wrong with the source."""
+    path = Path(source)
+    named = isinstance(source, str) and (source in REGISTRY or not source)
+    if named or not path.exists() or path.suffix == ".onnx":
+        return None
+    return read_file(path)
+
+
+def _retinaface_tensors(
+    file: WeightsFile, config: RetinaFaceConfig, plain: RetinaFaceConfig
+) -> dict[str, torch.Tensor]:
+    try:
+        translated = file.translated(config)[0]
+    except WeightsError:
+        if plain == config:
+            raise
+        translated = file.translated(plain)[0]
+    folded = not any(".norm." in name for name in translated.tensors)
+    check_tensors(
+        translated.tensors,
+        tensor_shapes(translated.config, folded=folded),
+        network=config.name,
+        source=file.source,
+        foreign_names=translated.foreign_names,
+    )
+    return _tensors(translated.tensors)
+
+
+def _plain(config: RetinaFaceConfig) -> RetinaFaceConfig:
+    """The network with plain convolutions in place of deformable ones."""
+    return dataclasses.replace(config, context=dataclasses.replace(config.context, deformable=False))
+
+
+def _tensors(arrays: Mapping[str, object]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(array, dtype=torch.float32) for name, array in arrays.items()}
+
+
+def _network(config: RetinaFaceConfig, seed: int, *, folded: bool) -> RetinaFace:
+    # Not torch.manual_seed, which would seed the accelerators, too, and these are not put back.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = RetinaFace(config, folded=folded)
+        if not folded:
+            _draw(network)
+    return network.train()
+
+
+@torch.no_grad()
+def _draw(network: RetinaFace) -> None:
+    for module in network.modules():
+        if not isinstance(module, ConvNorm | DeformableConvNorm):
+            continue
+        # Fan-in is right for depthwise convolutions, too; torch counts the fan-out of a full one.
+        if module.negative_slope is None:
+            nn.init.kaiming_normal_(module.conv.weight, nonlinearity="linear")
+        else:
+            nn.init.kaiming_normal_(module.conv.weight, a=module.negative_slope, nonlinearity="leaky_relu")
+    for heads in (network.class_head, network.box_head, network.landmark_head):
+        for name, parameter in heads.named_parameters():
+            if name.endswith(".weight"):
+                nn.init.normal_(parameter, std=_HEAD_STD)
+            else:
+                nn.init.zeros_(parameter)
+    logit = math.log(FACE_PRIOR / (1.0 - FACE_PRIOR))
+    for name, parameter in network.class_head.named_parameters():
+        if name.endswith(".bias"):  # background, face for each anchor
+            parameter[0::2] = -logit / 2
+            parameter[1::2] = logit / 2
+
+
+def _bend(tensors: dict[str, torch.Tensor], config: RetinaFaceConfig) -> None:
+    """Fit weights of plain convolutions to deformable ones, whose modulation begins at sigmoid(0) = 1/2."""
+    for spec in layer_specs(config):
+        if spec.deformable and f"{spec.name}.offset.weight" not in tensors:
+            tensors[f"{spec.name}.conv.weight"] *= 2.0
+
+
+def _take_bgr(tensors: dict[str, torch.Tensor], config: RetinaFaceConfig) -> None:
+    """Convert the first layer from torchvision's pixels to this package's.
+
+    With a pixel value x, torchvision's input is `(x / 255 - mean) / std` and this package's `x - mean_bgr`, a
+    linear function of each other. The slope goes into the weights. The constant goes into the running mean
+    and is exact where the kernel lies within the picture; at the border torchvision's zeros are its own mean
+    colour, which is within 1 of the default `mean_bgr`, 0.02 standard deviations.
+
+    The slopes, about 1/57, would make the weights so small that a step of the same length changes them 57
+    times as much (batch norm makes the gradient longer as the weights get shorter). Their mean is therefore
+    left out of the weights and goes into the running statistics: the function is the same.
+    """
+    weight = tensors["backbone.stem.conv.weight"].double().flip(1)
+    std = torch.tensor(_TORCHVISION_STD[::-1], dtype=torch.float64)
+    mean = torch.tensor(_TORCHVISION_MEAN[::-1], dtype=torch.float64)
+    ours = torch.tensor(config.mean_bgr, dtype=torch.float64)
+    slope = 1.0 / (255.0 * std)
+    constant = (ours / 255.0 - mean) / std
+    scale = 1.0 / float(slope.mean())
+    shift = torch.einsum("oihw,i->o", weight, constant)
+    norm = "backbone.stem.norm"
+    running_mean = tensors[f"{norm}.running_mean"].double()
+    running_var = tensors[f"{norm}.running_var"].double()
+    tensors["backbone.stem.conv.weight"] = (weight * (slope * scale)[None, :, None, None]).float()
+    tensors[f"{norm}.running_mean"] = (scale * (running_mean - shift)).float()
+    tensors[f"{norm}.running_var"] = (
+        scale**2 * (running_var + BATCH_NORM_EPSILON) - BATCH_NORM_EPSILON
+    ).float()

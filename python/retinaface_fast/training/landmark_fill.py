@@ -1,0 +1,92 @@
+"""Landmarks for faces that have none: those that a detector finds on them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retinaface_fast._validation import check_fraction
+from retinaface_fast.errors import ImageError
+from retinaface_fast.ops import box_iou
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from retinaface_fast._typing import FloatArray, IntArray
+    from retinaface_fast.detector import FaceDetector
+
+    from .records import Record
+
+__all__ = ["fill_landmarks"]
+
+_logger = logging.getLogger(__name__)
+
+
+def fill_landmarks(
+    records: Sequence[Record],
+    *,
+    detector: FaceDetector,
+    min_iou: float = 0.5,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Record, ...]:
+    """Give faces without landmarks those that a detector finds on them.
+
+    Trained on boxes alone, the shared layers drift and the landmarks of a network that had learnt them get
+    worse; with its own landmarks as targets they are held where they were.
+
+    Each detection goes to the one face that it overlaps most among those that are still free, the surest
+    detection first, and each face takes one at most. Faces that have landmarks, even one, keep them and hold
+    their detection; ignored faces likewise.
+
+    Args:
+        records: The pictures; pass `RecordSet.records`.
+        detector: What finds the landmarks: of the network that is trained on, as a rule.
+        min_iou: A face takes a detection only if their IoU is >= this, from 0 to 1. Faces that do not overlap
+            at all never match.
+        progress: Called after each picture with the number of those done and of all.
+
+    Returns:
+        The pictures in the same order. One that cannot be read stays as it is, with a warning in the log; the
+        data set meets it again.
+
+    Raises:
+        ValueError: `min_iou` is out of range.
+    """
+    min_iou = check_fraction(min_iou, "min_iou")
+    filled = []
+    for number, record in enumerate(records, start=1):
+        filled.append(_fill(record, detector, min_iou))
+        if progress is not None:
+            progress(number, len(records))
+    return tuple(filled)
+
+
+def _fill(record: Record, detector: FaceDetector, min_iou: float) -> Record:
+    is_wanted = np.isnan(record.landmarks).all(axis=(1, 2)) & ~record.ignored
+    if not is_wanted.any():
+        return record
+    try:
+        found = detector.detect(record.image)
+    except ImageError as error:
+        _logger.warning("%s: left without landmarks: %s", record.source, error)
+        return record
+    taken = _match(found.boxes, record.boxes, min_iou)
+    is_filled = is_wanted & (taken >= 0)
+    landmarks = record.landmarks.copy()
+    landmarks[is_filled] = found.landmarks[taken[is_filled]]
+    return replace(record, landmarks=landmarks)
+
+
+def _match(found: FloatArray, faces: FloatArray, min_iou: float) -> IntArray:
+    """The detection that each face takes, -1 for none; detections come surest first."""
+    taken = np.full(len(faces), -1, np.int64)
+    overlaps = box_iou(np.ascontiguousarray(found), np.ascontiguousarray(faces))
+    for detection, row in enumerate(overlaps):
+        free = np.where(taken < 0, row, 0)
+        face = int(np.argmax(free))
+        if free[face] > 0 and free[face] >= min_iou:
+            taken[face] = detection
+    return taken

@@ -1,0 +1,76 @@
+"""Batches of an epoch from any of its steps on, made by worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.data import DataLoader
+
+from .targets import collate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .batch import Batch
+    from .dataset import TrainingDataset
+    from .sampling import EpochSampler
+
+__all__ = ["BatchLoader"]
+
+
+class BatchLoader:
+    """Makes the micro-batches of one process.
+
+    The workers live as long as the loader. What they make does not depend on how many there are.
+
+    Args:
+        dataset: What makes the pictures.
+        sampler: Which of them belong to each micro-batch.
+        workers: Processes that make them; 0 makes them in this one.
+    """
+
+    def __init__(self, dataset: TrainingDataset, sampler: EpochSampler, *, workers: int) -> None:
+        self._keys = _Keys(sampler)
+        self._loader = DataLoader(
+            dataset,  # type: ignore[arg-type]  # anything with __getitem__ is one
+            batch_sampler=self._keys,  # type: ignore[arg-type]  # keys are (epoch, index)
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            multiprocessing_context=_start_method() if workers else None,
+            worker_init_fn=_calm_worker if workers else None,
+            generator=torch.Generator().manual_seed(0),  # leaves the random state of the run alone
+        )
+
+    def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
+        """The micro-batches of an epoch, from its step `first` on."""
+        self._keys.epoch, self._keys.first = epoch, first
+        return iter(self._loader)
+
+
+class _Keys:
+    """What the loader asks for the keys of each micro-batch."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self._sampler = sampler
+        self.epoch = self.first = 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self._sampler.batches(self.epoch, start_step=self.first)
+
+
+def _start_method() -> str:
+    # A forked child of a process with threads may find a lock held for ever.
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+def _calm_worker(_: int) -> None:
+    """One thread for each worker, and Ctrl-C is the business of the training process."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)

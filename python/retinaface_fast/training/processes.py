@@ -1,0 +1,60 @@
+"""The processes of a training run: this one alone, or those that torchrun has started."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from retinaface_fast.engines.torch_engine import find_device
+from retinaface_fast.errors import MissingDependencyError
+
+__all__ = ["join_processes"]
+
+#: A process waits for the others at most so long: one of them validates in the meantime.
+_PATIENCE = timedelta(hours=6)
+
+
+def join_processes(device: str | None, precision: str) -> Any:
+    """Make this process one of those that train together.
+
+    Args:
+        device: "cpu", "cuda", "cuda:N" or "mps"; None takes a CUDA device if there is one, else the
+            CPU.
+            Several processes on one machine take one CUDA device each, in order.
+        precision: As in `TrainingSection`.
+
+    Returns:
+        A launched `lightning_fabric.Fabric`.
+
+    Raises:
+        ValueError: The device is of another kind, or is one that several processes cannot have.
+        EngineError: The device is not there.
+        MissingDependencyError: lightning-fabric is not installed.
+    """
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies import DDPStrategy
+    except ImportError as error:
+        raise MissingDependencyError("lightning-fabric", purpose="training", extra="train") from error
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if world == 1:
+        found = find_device(device)
+        devices: Any = 1 if found.type == "cpu" else [found.index or 0]
+        fabric = Fabric(accelerator=found.type, devices=devices, precision=precision)
+    else:
+        kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if kind not in ("cpu", "cuda"):
+            raise ValueError(f'device must be "cpu" or "cuda" with several processes, got {device!r}')
+        fabric = Fabric(
+            accelerator=kind,
+            devices=local,
+            num_nodes=world // local,
+            strategy=DDPStrategy(timeout=_PATIENCE),
+            precision=precision,
+        )
+    fabric.launch()
+    return fabric

@@ -1,0 +1,82 @@
+"""What a run is made of, in a file of its folder: who goes on must mean the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retinaface_fast._files import write_whole
+from retinaface_fast.errors import DatasetError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from .records import Record
+
+__all__ = ["claim_run", "data_digest"]
+
+#: What may differ: another release, and from where the program was called.
+_MAY_DIFFER = ("arguments", "retinaface_fast")
+
+
+def claim_run(folder: Path, record: Mapping[str, Any], *, has_checkpoint: bool, write: bool) -> None:
+    """Say in a folder what its run is made of, or find that it is the same.
+
+    Args:
+        folder: The folder; it is made if need be.
+        record: What the run is made of, as JSON takes it.
+        has_checkpoint: Whether the folder holds a checkpoint.
+        write: Whether this process is the one that writes.
+
+    Raises:
+        DatasetError: The folder holds another run, or cannot be read or written.
+    """
+    path = folder / "run.json"
+    wanted = json.loads(json.dumps(record))
+    if not path.is_file():
+        if has_checkpoint:
+            raise DatasetError(f"{folder} holds checkpoints and no {path.name}: name another folder")
+        if write:
+            try:
+                write_whole(path, json.dumps(wanted, indent=2) + "\n")
+            except OSError as error:
+                raise DatasetError(f"cannot write {path}: {error.strerror or error}") from None
+        return
+    try:
+        different = _different(json.loads(path.read_text(encoding="utf-8")), wanted)
+    except (OSError, ValueError, TypeError) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}") from None
+    if different:
+        raise DatasetError(
+            f"{folder} holds a run with other {', '.join(different)}: name another folder, or the same "
+            "recipe and data to go on with it"
+        )
+
+
+def data_digest(records: Sequence[Record]) -> str:
+    """A short digest of names and boxes: whether two runs train on the same data."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(f"{record.image.name}\0{len(record.boxes)}\0".encode())
+        digest.update(np.ascontiguousarray(record.boxes).tobytes())
+        digest.update(np.ascontiguousarray(record.landmarks).tobytes())
+        digest.update(np.ascontiguousarray(record.ignored).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _different(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Keys, with their sections, that two records have different values for; versions may differ."""
+    keys = []
+    for key in sorted({*found, *wanted}):
+        if not prefix and key in _MAY_DIFFER:
+            continue
+        one, other = found.get(key), wanted.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            keys += _different(one, other, f"{prefix}{key}.")
+        elif one != other:
+            keys.append(f"{prefix}{key}")
+    return keys
