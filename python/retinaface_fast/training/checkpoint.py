@@ -26,10 +26,10 @@ __all__ = [
     "Checkpoint",
     "latest_checkpoint",
     "load_checkpoint",
-    "momenta",
+    "memory_of",
     "rng_state",
     "save_checkpoint",
-    "set_momenta",
+    "set_memory",
     "set_rng_state",
 ]
 
@@ -117,8 +117,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(tensors, state)
 
 
-def momenta(optimiser: Any) -> dict[str, torch.Tensor]:
-    """What SGD remembers, by the number of the parameter."""
+def memory_of(optimiser: Any) -> dict[str, torch.Tensor]:
+    """What an optimiser remembers, by the number of the parameter."""
     return {
         f"{index}.{name}": value
         for index, values in optimiser.state_dict()["state"].items()
@@ -127,8 +127,8 @@ def momenta(optimiser: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def set_momenta(optimiser: Any, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give an optimiser what `momenta` took from it; the other settings stay as they are."""
+def set_memory(optimiser: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give an optimiser what `memory_of` took from it; the other settings stay as they are."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")

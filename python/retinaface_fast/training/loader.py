@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -34,7 +34,7 @@ class BatchLoader:
 
     def __init__(self, dataset: TrainingDataset, sampler: EpochSampler, *, workers: int) -> None:
         self._keys = _Keys(sampler)
-        self._loader = DataLoader(
+        self._loader: Any = DataLoader(
             dataset,  # type: ignore[arg-type]  # anything with __getitem__ is one
             batch_sampler=self._keys,  # type: ignore[arg-type]  # keys are (epoch, index)
             collate_fn=collate,

@@ -20,8 +20,8 @@ __all__ = ["WeightAverage", "build_optimiser", "lr_factor", "train_mode"]
 _NAMED_AT_MOST = 5
 
 
-def build_optimiser(network: nn.Module, config: OptimiserSection) -> torch.optim.SGD:
-    """SGD for a network; what is frozen no longer asks for a gradient.
+def build_optimiser(network: nn.Module, config: OptimiserSection) -> torch.optim.Optimizer:
+    """SGD or AdamW for a network; what is frozen no longer asks for a gradient.
 
     Args:
         network: What is trained.
@@ -50,17 +50,22 @@ def build_optimiser(network: nn.Module, config: OptimiserSection) -> torch.optim
     if not any(groups.values()):
         raise ValueError(f"frozen: {', '.join(config.frozen)} leave nothing to train")
     factors = {"normal": 1.0, "offsets": config.offset_lr_factor}
+    trained_groups = [
+        {
+            "params": parameters,
+            "name": name,
+            "lr": config.lr * factors[name],
+            "initial_lr": config.lr * factors[name],
+        }
+        for name, parameters in groups.items()
+        if parameters
+    ]
+    if config.kind == "adamw":
+        return torch.optim.AdamW(
+            trained_groups, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay
+        )
     return torch.optim.SGD(
-        [
-            {
-                "params": parameters,
-                "name": name,
-                "lr": config.lr * factors[name],
-                "initial_lr": config.lr * factors[name],
-            }
-            for name, parameters in groups.items()
-            if parameters
-        ],
+        trained_groups,
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from retinaface_fast.engines.torch_engine import find_device
 from retinaface_fast.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["join_processes"]
 
@@ -17,7 +21,7 @@ __all__ = ["join_processes"]
 _PATIENCE = timedelta(hours=6)
 
 
-def join_processes(device: str | None, precision: str) -> Any:
+def join_processes(device: str | None, precision: Literal["32-true", "bf16-mixed", "16-mixed"]) -> Fabric:
     """Make this process one of those that train together.
 
     Args:
@@ -36,9 +40,12 @@ def join_processes(device: str | None, precision: str) -> Any:
     """
     try:
         from lightning_fabric import Fabric
-        from lightning_fabric.strategies import DDPStrategy
+        from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise MissingDependencyError("lightning-fabric", purpose="training", extra="train") from error
+    # What precision a run has is in its recipe; nobody needs to be told again.
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if world == 1:

@@ -179,19 +179,22 @@ class LossSection(_Section):
 
 
 class OptimiserSection(_Section):
-    """SGD.
+    """SGD, or AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101).
 
     Attributes:
+        kind: "sgd", as in every published recipe; or "adamw", which learns from random weights in a tenth of
+            the steps.
         lr: Learning rate for a whole batch, before the schedule's factor.
-        momentum: Of SGD.
+        momentum: Of SGD; of AdamW, beta 1 (beta 2 is 0.999).
         nesterov: Whether the momentum is Nesterov's.
-        weight_decay: L2 penalty of every parameter.
+        weight_decay: L2 penalty of every parameter; of AdamW, decay per step in units of the learning rate.
         offset_lr_factor: Factor of `lr` for what predicts the offsets of deformable convolutions.
         frozen: Beginnings of the names of parameters that keep their values, in whole parts:
             "backbone.blocks.1" does not mean "backbone.blocks.10".
         clip_norm: Longest gradient, over all parameters; None for no limit.
     """
 
+    kind: Literal["sgd", "adamw"] = "sgd"
     lr: Positive = 1e-3
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False

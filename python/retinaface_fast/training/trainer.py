@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -35,10 +35,10 @@ from .checkpoint import (
     Checkpoint,
     latest_checkpoint,
     load_checkpoint,
-    momenta,
+    memory_of,
     rng_state,
     save_checkpoint,
-    set_momenta,
+    set_memory,
     set_rng_state,
 )
 from .dataset import TrainingDataset
@@ -114,11 +114,11 @@ class Trainer:
         output: str | os.PathLike[str],
         *,
         init: str | os.PathLike[str] | None = None,
-        backbone_pixels: str = "bgr",
+        backbone_pixels: Literal["bgr", "torchvision"] = "bgr",
         validator: Validator | None = None,
         device: str | None = None,
         workers: int = 2,
-        on_fault: str = "skip",
+        on_fault: Literal["skip", "fail"] = "skip",
         checkpoint_seconds: float = 600.0,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
@@ -479,7 +479,7 @@ class Trainer:
         if self.is_first_process:
             tensors = {
                 "network": self._network.module.state_dict(),
-                "optimiser": momenta(self._optimiser),
+                "optimiser": memory_of(self._optimiser),
                 "rng": rng_state(self._fabric.device),
             }
             average = {} if self._average is None else self._average.state_dict()
@@ -525,7 +525,7 @@ class Trainer:
                 self._average.load_state_dict(
                     {"module": tensors["average"], "updates": state["average_updates"]}
                 )
-            set_momenta(self._optimiser, tensors["optimiser"])
+            set_memory(self._optimiser, tensors["optimiser"])
             set_rng_state(tensors["rng"], self._fabric.device)
             self._step = int(state["step"])
             self._best, self._best_epoch = state["best"], int(state["best_epoch"])
@@ -566,7 +566,7 @@ class Trainer:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def ask(number: int, frame: object) -> None:
             if self._stop.is_set():
