@@ -121,7 +121,7 @@ class MultiTaskLoss(nn.Module):
         margin = (logits[:, :, 1] - logits[:, :, 0]).flatten()
         negatives = self._hard_negatives(margin.detach().view_as(targets.labels), targets)
         wrong = torch.cat([-margin.index_select(0, targets.positives), margin.index_select(0, negatives)])
-        return -functional.logsigmoid(-wrong).sum()
+        return functional.softplus(wrong).sum()
 
     @torch.no_grad()
     def _hard_negatives(self, margin: Tensor, targets: BatchTargets) -> Tensor:
