@@ -92,6 +92,19 @@ void by_hand() {
     CHECK(assign(anchors, faces, {2, 255}, kUsual) == (Rows{-2, -1, -1, -2, -2}));
 }
 
+void thresholds_are_reached() {
+    const std::vector<float> anchors{10, 10, 20, 20};
+    const std::vector<float> faces{0, 0, 7, 20};  // an IoU of 0.35
+    const float above = 0.36F;
+    CHECK(assign(anchors, faces, {}, {0.35F, 0.35F, false, 0}) == (Rows{0}));
+    CHECK(assign(anchors, faces, {}, {above, 0.35F, false, 0}) == (Rows{-2}));
+    CHECK(assign(anchors, faces, {}, {above, above, false, 0}) == (Rows{-1}));
+    CHECK(assign(anchors, faces, {}, {above, above, true, 0.35F}) == (Rows{0}));
+    CHECK(assign(anchors, faces, {}, {above, above, true, above}) == (Rows{-1}));
+    CHECK(assign(anchors, faces, {1}, {0.35F, 0.35F, true, 0}) == (Rows{-2}));
+    CHECK(assign(anchors, faces, {1}, {above, above, true, 0}) == (Rows{-1}));
+}
+
 void ties() {
     const std::vector<float> anchors{5, 5, 10, 10, 5, 5, 10, 10, 5, 5, 10, 10};
     const std::vector<float> faces{0, 0, 10, 10, 0, 0, 10, 10};
@@ -111,10 +124,20 @@ void nothing_at_all() {
 void odd_anchors() {
     const float nan = std::numeric_limits<float>::quiet_NaN();
     const float far = std::numeric_limits<float>::infinity();
-    // The last is found although those beside it in its block have no bounds.
-    CHECK(assign({nan, 5, 10,  10,  5,    nan, 10, 10, 5, 5, nan, 10, 5, 5, 10, nan, far, 5, 10, 10,
-                  5,   5, far, far, -far, 5,   1,  1,  5, 5, 0,   0,  5, 5, -9, -9,  5,   5, 10, 10},
-                 {0, 0, 10, 10}, {}, kUsual) == (Rows{-1, -1, -1, -1, -1, -1, -1, -1, -1, 0}));
+    // Those at both ends are found although the others have no bounds, and whichever is looked at last.
+    const std::vector<float> between{far, 5, 10,  10, 5, 5,   far, far, -far, 5, 1,  1,
+                                     5,   5, 0,   0,  5, 5,   -9,  -9,  5,    5, 10, nan,
+                                     5,   5, nan, 10, 5, nan, 10,  10,  nan,  5, 10, 10};
+    const std::vector<float> first{5, 5, 10, 10};
+    const std::vector<float> second{45, 5, 10, 10};
+    std::vector<float> anchors = first;
+    anchors.insert(anchors.end(), between.begin(), between.end());
+    anchors.insert(anchors.end(), second.begin(), second.end());
+    anchors.insert(anchors.end(), between.begin(), between.end());
+    Rows expected(20, -1);
+    expected[0] = 0;
+    expected[10] = 1;
+    CHECK(assign(anchors, {0, 0, 10, 10, 40, 0, 50, 10}, {}, kUsual) == expected);
 }
 
 void random_scenes() {
@@ -152,4 +175,4 @@ void random_scenes() {
 
 }  // namespace
 
-CHECK_MAIN(by_hand, ties, nothing_at_all, odd_anchors, random_scenes)
+CHECK_MAIN(by_hand, thresholds_are_reached, ties, nothing_at_all, odd_anchors, random_scenes)

@@ -116,6 +116,9 @@ def test_thresholds_are_reached_by_equal_ious() -> None:
     ]:
         config = AssignmentSection(positive_iou=positive, negative_iou=negative, **alone)
         assert assign_anchors(anchors, boxes, config=config).tolist() == [expected]
+    for limit, expected in [(0.35, IGNORED), (0.36, NEGATIVE)]:
+        config = AssignmentSection(positive_iou=limit, negative_iou=limit)
+        assert assign_anchors(anchors, boxes, config=config, ignored=np.array([True])).tolist() == [expected]
     for limit, expected in [(0.35, 0), (0.36, NEGATIVE)]:
         config = AssignmentSection(positive_iou=0.9, negative_iou=0.9, force_min_iou=limit)
         assert assign_anchors(anchors, boxes, config=config).tolist() == [expected]
