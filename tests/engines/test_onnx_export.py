@@ -192,6 +192,8 @@ def test_the_pixels_layout_is_what_the_engine_runs(tmp_path: Path) -> None:
     levels = [*expected.class_scores, *expected.box_deltas, *expected.landmark_deltas]
     for array, level in zip(found, levels, strict=True):
         np.testing.assert_array_equal(array, level)
+    with pytest.raises(WeightsError, match="exported with the layout 'pixels', for ONNX Runtime alone"):
+        load_weights(tmp_path / "m.onnx")
 
 
 def test_deformable_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
