@@ -150,6 +150,15 @@ def test_metadata_of_nothing_is_an_error(tmp_path: Path) -> None:
         load_weights(tmp_path / "bad.onnx")
 
 
+def test_metadata_that_is_no_text_becomes_some(tmp_path: Path) -> None:
+    weights = dataclasses.replace(random_weights(SMALL), metadata={"licence": "by nobody"})
+    export_onnx(weights, tmp_path / "m.onnx", verify=False)
+    data = (tmp_path / "m.onnx").read_bytes()
+    assert data.count(b"by nobody") == 1
+    (tmp_path / "m.onnx").write_bytes(data.replace(b"by nobody", b"by n\xf6body"))
+    assert load_weights(tmp_path / "m.onnx").metadata["licence"] == "by n\\xf6body"
+
+
 def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
     weights = random_weights(SMALL)
     for name in ("a.onnx", "b.onnx"):
