@@ -150,6 +150,15 @@ def test_metadata_of_nothing_is_an_error(tmp_path: Path) -> None:
         load_weights(tmp_path / "bad.onnx")
 
 
+def test_metadata_that_is_no_text_becomes_some(tmp_path: Path) -> None:
+    weights = dataclasses.replace(random_weights(SMALL), metadata={"licence": "by nobody"})
+    export_onnx(weights, tmp_path / "m.onnx", verify=False)
+    data = (tmp_path / "m.onnx").read_bytes()
+    assert data.count(b"by nobody") == 1
+    (tmp_path / "m.onnx").write_bytes(data.replace(b"by nobody", b"by n\xf6body"))
+    assert load_weights(tmp_path / "m.onnx").metadata["licence"] == "by n\\xf6body"
+
+
 def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
     weights = random_weights(SMALL)
     for name in ("a.onnx", "b.onnx"):
@@ -192,6 +201,8 @@ def test_the_pixels_layout_is_what_the_engine_runs(tmp_path: Path) -> None:
     levels = [*expected.class_scores, *expected.box_deltas, *expected.landmark_deltas]
     for array, level in zip(found, levels, strict=True):
         np.testing.assert_array_equal(array, level)
+    with pytest.raises(WeightsError, match="exported with the layout 'pixels', for ONNX Runtime alone"):
+        load_weights(tmp_path / "m.onnx")
 
 
 def test_deformable_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

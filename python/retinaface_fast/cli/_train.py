@@ -8,7 +8,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -39,14 +39,14 @@ class Plan:
     images: Path | None
     names: Path | None
     landmarks_from: str | None
-    on_fault: str
+    on_fault: Literal["skip", "fail"]
     val: Path | None
     val_images: Path | None
     val_names: Path | None
     val_gt: Path | None
     val_share: float
     init: str | None
-    backbone_pixels: str
+    backbone_pixels: Literal["bgr", "torchvision"]
     output: Path
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,11 +161,9 @@ def run(plan: Plan, *, device: str | None, workers: int, quiet: bool) -> int:
     recipe = _recipe(plan)
     records, held_out, faults = _records(plan)
     _print_faults(faults)
-    from retinaface_fast.training import Trainer
+    from retinaface_fast.training import Trainer, fill_landmarks, plot_run
 
     if plan.landmarks_from is not None:
-        from retinaface_fast.training import fill_landmarks
-
         records = fill_landmarks(records, detector=_detector(plan.landmarks_from, device))
     trainer = Trainer(
         recipe,
@@ -190,6 +188,8 @@ def run(plan: Plan, *, device: str | None, workers: int, quiet: bool) -> int:
         all_faults = [*faults, *result.faults]
         if all_faults:
             (plan.output / "faults.txt").write_text("\n".join(all_faults) + "\n", encoding="utf-8")
+        if result.progress.step:
+            plot_run(plan.output, plan.output / "curves.png")
         if not quiet:
             for text in _ending(result, len(all_faults), plan.output):
                 _console.line(_console.stdout(), text)

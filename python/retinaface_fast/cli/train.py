@@ -185,14 +185,14 @@ def train(
             images=images,
             names=names,
             landmarks_from=landmarks_from,
-            on_fault=on_fault,
+            on_fault=on_fault,  # type: ignore[arg-type]  # checked above
             val=val,
             val_images=val_images,
             val_names=val_names,
             val_gt=val_gt,
             val_share=val_share,
             init=init,
-            backbone_pixels=backbone_pixels,
+            backbone_pixels=backbone_pixels,  # type: ignore[arg-type]  # checked above
             output=output or Path(f"train-{Path(config).stem if config.endswith('.toml') else config}"),
         )
     code = (

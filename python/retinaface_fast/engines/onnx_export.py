@@ -83,9 +83,9 @@ def export_onnx(
         path: Where, `.onnx`; an existing file is replaced.
         layout: "family" is that of the published files: `input` (N, 3, H, W) float32, blue, green, red minus
             `config.mean_bgr`, to `loc` (N, A, 4), `conf` (N, A, 2) after the softmax and `landmarks`
-            (N, A, 10), as other programs and `load_weights` read it. "pixels" takes `images` (N, H, W, 3)
-            uint8, blue, green, red, and gives logits and deltas of each level, as the engine `onnxruntime`
-            runs it; `load_weights` does not read it.
+            (N, A, 10), as other programs and, without deformable convolutions, `load_weights` read it.
+            "pixels" takes `images` (N, H, W, 3) uint8, blue, green, red, and gives logits and deltas of each
+            level, as the engine `onnxruntime` runs it; `load_weights` does not read it.
         verify: Run and compare it. Without, `onnx` is all that is needed.
 
     Returns:

@@ -35,7 +35,7 @@ class BatchLoader:
     def __init__(self, dataset: TrainingDataset, sampler: EpochSampler, *, workers: int) -> None:
         self._keys = _Keys(sampler)
         self._loader: Any = DataLoader(
-            dataset,  # type: ignore[arg-type]  # anything with __getitem__ is one
+            dataset,
             batch_sampler=self._keys,  # type: ignore[arg-type]  # keys are (epoch, index)
             collate_fn=collate,
             num_workers=workers,

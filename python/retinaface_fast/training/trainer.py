@@ -338,13 +338,9 @@ class Trainer:
         fabric, world = self._fabric, self._fabric.world_size
         positives = sum(len(batch.targets.positives) for batch in micro_batches)
         with_landmarks = sum(int(batch.targets.landmark_mask.any(dim=1).sum()) for batch in micro_batches)
-        counts = [float(positives), float(with_landmarks), float(self._stop.is_set())]
-        if world > 1:
-            counts = fabric.all_reduce(
-                torch.tensor(counts, dtype=torch.float64, device=fabric.device), reduce_op="sum"
-            ).tolist()
+        counts = self._over_processes([positives, with_landmarks, self._stop.is_set()])
         positives_of_all, landmarks_of_all = max(counts[0], 1.0), max(counts[1], 1.0)
-        sums = torch.zeros(4, device=fabric.device)
+        sums = torch.zeros(4, dtype=torch.float64, device=fabric.device)
         for index, batch in enumerate(micro_batches):
             waits = index < len(micro_batches) - 1
             with fabric.no_backward_sync(self._network, enabled=waits and world > 1):
@@ -369,15 +365,23 @@ class Trainer:
         if self._average is not None:
             self._average.update(self._network.module)
         self._shares.update += time.perf_counter() - began
-        if world > 1:
-            sums = fabric.all_reduce(sums, reduce_op="sum")
-        values = dict(zip(("loss", "classification", "box", "landmark"), sums.tolist(), strict=True))
+        names = ("loss", "classification", "box", "landmark")
+        values = dict(zip(names, self._over_processes(sums.tolist()), strict=True))
         if not np.isfinite(values["loss"]):
             raise RetinaFaceError(
                 f"the loss is {values['loss']} at step {self._step + 1}: lower optimiser.lr, lengthen "
                 f"schedule.warmup_epochs or set optimiser.clip_norm; {self._way_back()}"
             )
         return values, counts[2] > 0
+
+    def _over_processes(self, values: Sequence[float]) -> list[float]:
+        """Numbers, each added up over all processes."""
+        if self._fabric.world_size == 1:
+            return [float(value) for value in values]
+        # Of 64 bits, except where a device has none.
+        tensor = torch.tensor(values, dtype=torch.float64, device=self._fabric.device)
+        total: Any = self._fabric.all_reduce(tensor, reduce_op="sum")
+        return [float(value) for value in total.tolist()]
 
     def _to_device(self, batch: Batch) -> tuple[torch.Tensor, BatchTargets]:
         device = self._fabric.device

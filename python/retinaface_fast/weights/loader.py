@@ -39,8 +39,9 @@ FORMAT_VERSION = 1
 
 _FORMAT_KEY = "retinaface_fast.format"
 _CONFIG_KEY = "retinaface_fast.config"
-#: What describes the file and not the weights; `engines.onnx_export` writes the last.
-_FILE_KEYS = frozenset({_FORMAT_KEY, _CONFIG_KEY, "retinaface_fast.layout"})
+_LAYOUT_KEY = "retinaface_fast.layout"  # of an ONNX file; `engines.onnx_export` writes it
+#: What describes the file and not the weights.
+_FILE_KEYS = frozenset({_FORMAT_KEY, _CONFIG_KEY, _LAYOUT_KEY})
 _TORCH_SUFFIXES = (".ckpt", ".pt", ".pth", ".tar")
 _SUFFIXES = (".safetensors", ".onnx", *_TORCH_SUFFIXES)
 #: The weights that travel inside the package.
@@ -220,6 +221,11 @@ class WeightsFile:
             stored = _stored_config(metadata, self.source)
             if config is not None:
                 _expect_same(stored, config, self.source)
+            if metadata.get(_LAYOUT_KEY) == "pixels":
+                raise WeightsError(
+                    f"{self.source} was exported with the layout 'pixels', for ONNX Runtime alone; export "
+                    "the weights with 'family', or as .safetensors"
+                )
             config = stored
             metadata = {key: value for key, value in metadata.items() if key not in _FILE_KEYS}
             if self.onnx is None:

@@ -55,11 +55,16 @@ def open_onnx(data: bytes, *, source: str) -> tuple[Graph, dict[str, str]]:
         raise MissingDependencyError("onnx", extra="onnx", purpose="reading ONNX weights") from error
     try:
         model = onnx.load_model_from_string(data)
-        return Graph(model), {item.key: item.value for item in model.metadata_props}
+        return Graph(model), {_text(item.key): _text(item.value) for item in model.metadata_props}
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from error
     except Exception as error:  # the decoder's own errors are of many kinds
         raise WeightsError(f"{source} is not a readable ONNX file: {error}") from error
+
+
+def _text(value: str | bytes) -> str:
+    # Protobuf gives the bytes of a text that is no UTF-8, where nobody would look for them.
+    return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
 def read_onnx(graph: Graph, *, config: RetinaFaceConfig | None, source: str) -> TranslatedTensors:
