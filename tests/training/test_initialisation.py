@@ -308,6 +308,14 @@ def test_deformable_weights_stay_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_deformable")
+def test_a_missing_tensor_of_a_deformable_network(tmp_path: Path) -> None:
+    state = initialise(DEFORMABLE, None, seed=1).network.state_dict()
+    del state["fpn.merge.0.offset.bias"]
+    with pytest.raises(WeightsError, match=r"missing: fpn\.merge\.0\.offset\.bias$"):
+        initialise(DEFORMABLE, saved(tmp_path, state), seed=0)
+
+
+@pytest.mark.usefixtures("_deformable")
 def test_the_backbone_of_a_deformable_network(tmp_path: Path) -> None:
     body = random_port("mobilenet", 8, 64, flat=True).body
     network = initialise(DEFORMABLE, saved(tmp_path, body.state_dict()), seed=2).network.state_dict()

@@ -139,7 +139,7 @@ def _retinaface_tensors(
     try:
         translated = file.translated(config)[0]
     except WeightsError:
-        if plain == config:
+        if plain == config or any(".offset." in name for name in file.tensors):
             raise
         translated = file.translated(plain)[0]
     folded = not any(".norm." in name for name in translated.tensors)
