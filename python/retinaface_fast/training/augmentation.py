@@ -113,11 +113,13 @@ def augment(
         points = points[:, _MIRRORED_LANDMARKS]
         points[:, :, 0] = config.side - points[:, :, 0]
     too_small = (corners[:, 2:] - corners[:, :2]).min(axis=1, initial=np.inf) < config.min_face
+    shown = corners.astype(np.float32)
+    has_area = np.all(shown[:, 2:] > shown[:, :2], axis=1)  # not all do that had one before rounding
     return Augmented(
         image=pixels,
-        boxes=corners.astype(np.float32),
-        landmarks=points.astype(np.float32),
-        ignored=ignored[kept] | too_small,
+        boxes=shown[has_area],
+        landmarks=points.astype(np.float32)[has_area],
+        ignored=(ignored[kept] | too_small)[has_area],
     )
 
 

@@ -247,7 +247,7 @@ def report_lines(report: DataReport) -> list[str]:
         f"{report.augmented_pictures:,} pictures augmented",
         f"{report.augmented_faces:,} faces in them and {report.augmented_ignored:,} ignored",
         f"height after that:       {_in_words(report.augmented_sizes)}",
-        f"{report.unmatched:,} of them without an anchor ({_share(report.unmatched, report.augmented_faces)})",
+        f"{_share(report.unmatched, report.augmented_faces)} of them ({report.unmatched:,}) have no anchor",
         f"{report.anchors / report.augmented_pictures:.1f} anchors of a picture are faces",
         f"{len(report.faults):,} faults, {report.unreadable:,} of them pictures that cannot be read",
         *(f"  {fault}" for fault in report.faults[:_EXAMPLES]),
