@@ -51,7 +51,7 @@ def run(image: np.ndarray, config: AugmentationSection, seed: int, **changes: An
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic", "area", "lanczos"])
-@pytest.mark.parametrize("multiple", [0.5, 1.0, 1.7])
+@pytest.mark.parametrize("multiple", [0.5, 1.0, 1.7, 3.1])
 @pytest.mark.parametrize("side", [96, 300])
 def test_faces_are_where_the_boxes_say(interpolation: str, multiple: float, side: int) -> None:
     image = painted()

@@ -63,7 +63,7 @@ def records(tmp_path: Path) -> list[Record]:
 def test_counts(records: list[Record]) -> None:
     report = look(records, ("label.txt:9: something",))
     assert (report.pictures, report.without_faces, report.unreadable) == (4, 1, 0)
-    assert (report.faces, report.ignored, report.with_landmarks) == (6, 1, 1)
+    assert (report.faces, report.ignored, report.with_landmarks, report.mirrored) == (6, 1, 1, 0)
     # Heights 50, 300, 64, 16, 8, 100: each class begins with its number.
     assert heights(report) == {"8-16": 1, "16-32": 1, "32-64": 1, "64-128": 2, ">=256": 1}
     assert tuple(report.sizes) == ("<8", "8-16", "16-32", "32-64", "64-128", "128-256", ">=256") == SIZES
@@ -87,6 +87,18 @@ def test_counts(records: list[Record]) -> None:
     assert report.anchors > 5
 
 
+def test_eyes_that_have_changed_places(tmp_path: Path) -> None:
+    marks = np.full((3, 5, 2), np.nan, np.float32)
+    marks[0, :2] = [[30, 40], [50, 40]]
+    marks[1, :2] = [[50, 40], [30, 40]]
+    given = record(tmp_path, 1, [[20, 20, 60, 70]] * 3, landmarks=marks)
+    assert (look([given]).with_landmarks, look([given]).mirrored) == (2, 1)
+    ignored = record(
+        tmp_path, 2, [[20, 20, 60, 70]] * 3, landmarks=marks, ignored=np.array([False, True, False])
+    )
+    assert (look([ignored]).with_landmarks, look([ignored]).mirrored) == (1, 0)
+
+
 def test_faces_that_no_anchor_matches(records: list[Record]) -> None:
     recipe = RECIPE.model_copy(update={"assignment": AssignmentSection(positive_iou=0.35, force=False)})
     # Of the anchors, the smallest is 16 x 16: no box of less than 0.35 * 256 pixels can reach an IoU of 0.35.
@@ -106,7 +118,11 @@ def test_pictures_that_cannot_be_read(records: list[Record]) -> None:
     content[60:90] = bytes(30)  # the header and the end are sound
     records[1].image.write_bytes(bytes(content))
     assert look(records, decode=True).unreadable == 2
-    assert look(records, decode=False).unreadable == 1
+    # Those that are augmented are decoded in any case.
+    for samples, unreadable in ((4, 2), (1, 1)):
+        report = look(records, decode=False, samples=samples, seed=1)
+        assert report.unreadable == unreadable
+        assert len(report.faults) == len(set(report.faults)) == unreadable + 1
 
 
 def test_sizes_are_of_the_upright_picture(tmp_path: Path) -> None:
