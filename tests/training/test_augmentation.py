@@ -180,7 +180,7 @@ def test_small_faces_are_ignored_and_ignored_ones_stay_so() -> None:
 
 def test_a_crop_holds_a_face_that_is_trained_on() -> None:
     """Neither an ignored face nor one that the crop makes too small is what it is drawn for."""
-    boxes = np.float32([[0, 0, 8, 8], [70, 70, 86, 86]])
+    boxes = np.float32([[18, 18, 26, 26], [70, 70, 86, 86]])  # no crop of 60 holds both
     for ignored, min_face in (([True, False], 0), ([False, False], 10)):
         config = section(side=50, crop_scales=(0.6,), min_face=min_face)
         for seed in range(20):

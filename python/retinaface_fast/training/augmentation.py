@@ -105,8 +105,7 @@ def augment(
     crop = _draw_crop(corners[~ignored], (height, width), config, rng)
     centres = (corners[:, :2] + corners[:, 2:]) / 2
     origin = np.array([crop.x, crop.y], np.float64)
-    has_area = (corners[:, 2:] > corners[:, :2]).all(axis=1)
-    kept = has_area & ((centres > origin) & (centres < origin + crop.side)).all(axis=1)
+    kept = ((centres > origin) & (centres < origin + crop.side)).all(axis=1)
     scale = config.side / crop.side
     corners = np.clip(corners[kept] - np.tile(origin, 2), 0, crop.side) * scale
     points = (landmarks[kept].astype(np.float64) - origin) * scale
@@ -118,7 +117,8 @@ def augment(
         points[:, :, 0] = config.side - points[:, :, 0]
     too_small = (corners[:, 2:] - corners[:, :2]).min(axis=1, initial=np.inf) < config.min_face
     shown = corners.astype(np.float32)
-    has_area = np.all(shown[:, 2:] > shown[:, :2], axis=1)  # not all do that had one before rounding
+    # What lies outside the picture has none any more, and rounding may take the last of it.
+    has_area = np.all(shown[:, 2:] > shown[:, :2], axis=1)
     return Augmented(
         image=pixels,
         boxes=shown[has_area],
