@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -120,7 +121,7 @@ def test_pictures_that_cannot_be_read(records: list[Record]) -> None:
     assert look(records, decode=True).unreadable == 2
     # Those that are augmented are decoded in any case.
     unreadable = set()
-    for samples, seed in [(4, 0), *((1, seed) for seed in range(8))]:
+    for samples, seed in product((1, 4), range(8)):
         report = look(records, decode=False, samples=samples, seed=seed)
         unreadable.add(report.unreadable)
         assert len(report.faults) == len(set(report.faults)) == report.unreadable + 1
