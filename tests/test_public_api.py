@@ -61,6 +61,7 @@ PUBLIC = {
         "SUBSETS",
         "read_annotations",
         "read_attributes",
+        "read_coco",
         "read_ground_truth",
         "read_labels",
         "read_names",

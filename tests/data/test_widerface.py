@@ -232,6 +232,85 @@ def test_landmarks_without_boxes_of_some_are_no_landmarks(write) -> None:
     assert np.isnan(picture.landmarks).all(axis=(1, 2)).tolist() == [True, False, True]
 
 
+# Lines, and faults that are noted
+
+
+def test_the_lines_of_pictures_and_faces(write) -> None:
+    first, empty, last = data.read_annotations(write(OFFICIAL))
+    assert [each.line for each in (first, empty, last)] == [1, 4, 7]
+    assert [each.face_lines.tolist() for each in (first, empty, last)] == [[3], [], [9, 10]]
+    first, empty, last = data.read_labels(
+        write(f"# a/b.jpg\n{LABEL}\n\n1 2 3 4\n# a/c.jpg\n# a/d.jpg\n5 6 7 8\n")
+    )
+    assert [each.line for each in (first, empty, last)] == [1, 5, 6]
+    assert [each.face_lines.tolist() for each in (first, empty, last)] == [[2, 4], [], [7]]
+    assert last.boxes.tolist() == [[5, 6, 12, 14]]
+
+
+def test_faults_of_annotations_are_noted_and_left_out(write) -> None:
+    second = FACE.replace("449", "1")
+    wrong = ["1 nan 3 4 0 0 0 0 0 0", "1 2 3 -4 0 0 0 0 0 0", "1 2 3 4 0 0 0 0 300 0", "1 2 3", ""]
+    path = write("\n".join(["a/b.jpg", "6", *wrong, FACE, "a/c.jpg", "2", wrong[0], second]) + "\n")
+    faults: list[str] = []
+    first, last = data.read_annotations(path, faults=faults)
+    assert (first.boxes[:, 0].tolist(), first.face_lines.tolist(), first.line) == ([449], [8], 1)
+    assert (last.boxes[:, 0].tolist(), last.face_lines.tolist(), last.line) == ([1], [12], 9)
+    assert [values.tolist() for values in last.attributes.values()] == [[2], [1], [0], [1], [2], [1]]
+    assert [fault.removeprefix(f"{path}:").split(":")[0] for fault in faults] == [
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "11",
+    ]
+    # The first of them is what is raised where none are noted.
+    with pytest.raises(DatasetError) as caught:
+        data.read_annotations(path)
+    assert str(caught.value) == faults[0]
+
+
+def test_nothing_is_noted_where_nothing_is_wrong(write) -> None:
+    faults: list[str] = []
+    [*noted] = data.read_annotations(write(OFFICIAL), faults=faults)
+    for one, other in zip(noted, data.read_annotations(write(OFFICIAL)), strict=True):
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+    assert faults == []
+
+
+def test_faults_of_labels_leave_the_box_if_that_can_be_read(write) -> None:
+    nose = LABEL.replace("515.031", "nan")
+    box = LABEL.replace("449 330", "449 inf")
+    path = write(f"# a/b.jpg\n{nose}\n{LABEL}\n{box}\n{LABEL} 7\n")
+    faults: list[str] = []
+    [picture] = data.read_labels(path, faults=faults)
+    np.testing.assert_array_equal(picture.boxes, [[449, 330, 571, 479]] * 2)
+    assert np.isnan(picture.landmarks).all(axis=(1, 2)).tolist() == [True, False]
+    assert picture.face_lines.tolist() == [2, 3]
+    assert faults == [
+        f"{path}:2: expected a finite number in column 11, got 'nan'; the face is taken without landmarks",
+        f"{path}:4: expected a finite number in column 2, got 'inf'",
+        f"{path}:5: expected 4 or 20 numbers, got 21: '{LABEL[:60]}…'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "line"),
+    [
+        (data.read_annotations, f"a/b.jpg\n2\n{FACE}\nc/d.jpg\n0\n", 4),
+        (data.read_annotations, f"a/b.jpg\n1\n{FACE}\n{FACE}\n", 4),
+        (data.read_annotations, "a/b.jpg\nmany\n", 2),
+        (data.read_labels, "1 2 3 4\n", 1),
+        (data.read_labels, "# a/b.jpg\n1 2 3 4\nc/d.jpg\n1 2 3 4\n", 3),
+        (data.read_labels, "# a/b.jpg\n# a/b.jpg\n", 2),
+    ],
+)
+def test_pictures_that_cannot_be_told_apart_are_an_error_always(read, content: str, line: int, write) -> None:
+    path = write(content)
+    with pytest.raises(DatasetError, match=f"^{path}:{line}: expected"):
+        read(path, faults=[])
+
+
 # Predictions
 
 

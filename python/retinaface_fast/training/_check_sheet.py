@@ -50,7 +50,7 @@ def draw_sheet(pictures: Sequence[tuple[Augmented, int]]) -> UInt8Array:
         left = _GAP + column * (_TILE + _GAP)
         sheet[top : top + _TILE, left : left + _TILE] = _tile(augmented)
         ignored = int(np.count_nonzero(augmented.ignored))
-        caption = f"{len(augmented.boxes) - ignored} faces, {ignored} ignored, {anchors} anchors"
+        caption = f"faces {len(augmented.boxes) - ignored}, ignored {ignored}, anchors {anchors}"
         cv2.putText(
             sheet,
             caption,

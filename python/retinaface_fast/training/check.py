@@ -55,6 +55,8 @@ class DataReport:
         faces: Faces that are trained on.
         ignored: Faces that are neither face nor background.
         with_landmarks: Faces that are trained on with at least one landmark.
+        mirrored: Those of them whose left eye lies right of the right one. A few lie on their side or stand
+            on their head; if it is most, the data means the person's left, and this package the image's.
         sizes: Faces that are trained on by height in pixels of their pictures, by `SIZES`.
         leaving: Boxes, ignored ones among them, that leave their picture by more than a pixel.
         leaving_examples: Some of them, as `file:line: x1, y1, x2, y2 in width x height`.
@@ -74,6 +76,7 @@ class DataReport:
     faces: int
     ignored: int
     with_landmarks: int
+    mirrored: int
     sizes: Mapping[str, int]
     leaving: int
     leaving_examples: tuple[str, ...]
@@ -137,19 +140,24 @@ def check_data(
             progress(number, len(records))
     trained = [~record.ignored for record in records]
     faces = int(sum(np.count_nonzero(mask) for mask in trained))
+    landmarks = [record.landmarks[mask] for record, mask in zip(records, trained, strict=True)]
     augmented = _augment(records, recipe, network, seed, samples)
+    known = {fault.partition(": ")[0] for fault in found}
+    named = {record.source for record in records}
+    for fault in augmented.faults:  # where not all were decoded, there may be more
+        place = fault.partition(": ")[0]
+        if place not in known:
+            known.add(place)
+            found.append(fault)
+            unreadable += place in named
     return DataReport(
         pictures=len(records),
         without_faces=sum(not mask.any() for mask in trained),
         unreadable=unreadable,
         faces=faces,
         ignored=sum(len(record.boxes) for record in records) - faces,
-        with_landmarks=int(
-            sum(
-                np.count_nonzero(~np.isnan(record.landmarks[mask]).all(axis=(1, 2)))
-                for record, mask in zip(records, trained, strict=True)
-            )
-        ),
+        with_landmarks=sum(int((~np.isnan(points)).any(axis=(1, 2)).sum()) for points in landmarks),
+        mirrored=sum(int((points[:, 0, 0] > points[:, 1, 0]).sum()) for points in landmarks),
         sizes=_by_size([record.boxes[mask] for record, mask in zip(records, trained, strict=True)]),
         leaving=len(leaving),
         leaving_examples=tuple(leaving[:_EXAMPLES]),
@@ -200,6 +208,7 @@ class _AugmentedPictures:
     unmatched: int
     anchors: int
     sheet: UInt8Array
+    faults: list[str]
 
 
 def _augment(
@@ -218,10 +227,12 @@ def _augment(
     side = recipe.augmentation.side
     anchors = generate_anchors((side, side), config=network.anchors)
     boxes: list[FloatArray] = []
+    faults: list[str] = []
     shown: list[tuple[Augmented, int]] = []
     ignored = unmatched = positives = 0
     for index in chosen.tolist():
-        augmented, _ = dataset.augmented((0, index))
+        augmented, noted = dataset.augmented((0, index))
+        faults += noted
         of_face = assign_anchors(
             anchors, augmented.boxes, config=recipe.assignment, ignored=augmented.ignored
         )
@@ -233,7 +244,7 @@ def _augment(
         positives += count
         if len(shown) < TILES:
             shown.append((augmented, count))
-    return _AugmentedPictures(len(chosen), boxes, ignored, unmatched, positives, draw_sheet(shown))
+    return _AugmentedPictures(len(chosen), boxes, ignored, unmatched, positives, draw_sheet(shown), faults)
 
 
 def report_lines(report: DataReport) -> list[str]:
@@ -241,13 +252,14 @@ def report_lines(report: DataReport) -> list[str]:
     lines = [
         f"{report.pictures:,} pictures, {report.without_faces:,} of them without a face to train on",
         f"{report.faces:,} faces and {report.ignored:,} ignored; {report.with_landmarks:,} with landmarks",
+        f"{report.mirrored:,} of these have their left eye right of the right one",
         f"height in the pictures:  {_in_words(report.sizes)}",
         f"{report.leaving:,} boxes leave their picture and are clipped",
         *(f"  {example}" for example in report.leaving_examples),
         f"{report.augmented_pictures:,} pictures augmented",
         f"{report.augmented_faces:,} faces in them and {report.augmented_ignored:,} ignored",
         f"height after that:       {_in_words(report.augmented_sizes)}",
-        f"{report.unmatched:,} of them without an anchor ({_share(report.unmatched, report.augmented_faces)})",
+        f"{_share(report.unmatched, report.augmented_faces)} of them ({report.unmatched:,}) have no anchor",
         f"{report.anchors / report.augmented_pictures:.1f} anchors of a picture are faces",
         f"{len(report.faults):,} faults, {report.unreadable:,} of them pictures that cannot be read",
         *(f"  {fault}" for fault in report.faults[:_EXAMPLES]),

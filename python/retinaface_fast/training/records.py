@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -216,11 +216,10 @@ def _records(
 
 def keep_faces(record: Record, kept: BoolArray) -> Record:
     """The record with some of its faces; `kept` is (N,) bool."""
-    return Record(
-        image=record.image,
+    return replace(
+        record,
         boxes=record.boxes[kept],
         landmarks=record.landmarks[kept],
         ignored=record.ignored[kept],
-        source=record.source,
         numbers=record.numbers[kept] if len(record.numbers) else record.numbers,
     )
