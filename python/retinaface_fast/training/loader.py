@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -35,8 +35,8 @@ class BatchLoader:
     def __init__(self, dataset: TrainingDataset, sampler: EpochSampler, *, workers: int) -> None:
         self._keys = _Keys(sampler)
         self._loader: Any = DataLoader(
-            dataset,
-            batch_sampler=self._keys,  # type: ignore[arg-type]  # keys are (epoch, index)
+            cast("Any", dataset),  # anything with __getitem__ is one, and its keys need not be numbers
+            batch_sampler=self._keys,
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,

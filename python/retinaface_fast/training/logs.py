@@ -46,9 +46,7 @@ class RunLog:
             raise MissingDependencyError(
                 "tensorboard", purpose="the log of training", extra="train"
             ) from error
-        self._writer: Any = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(folder), purge_step=first_step if first_step else None
-        )
+        self._writer: Any = SummaryWriter(str(folder), purge_step=first_step if first_step else None)
 
     def scalars(self, values: Mapping[str, float], *, step: int) -> None:
         """Add figures to curves, by the tags that are their keys."""
