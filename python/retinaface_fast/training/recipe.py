@@ -242,6 +242,9 @@ class TrainingSection(_Section):
         precision: "32-true", "bf16-mixed" or "16-mixed".
         ema_decay: Decay of the moving average of the weights, per step; None keeps none. Validation, and what
             is written for use, take the average where there is one.
+        batch_norm: What becomes of initial weights with their batch norm folded in, as all published ones
+            have. "restored" gives it back, measured on training pictures; "as-is" trains without it, which
+            takes a hundredth of the learning rate.
         seed: Of the initial weights, the order of the pictures and their augmentation.
     """
 
@@ -249,6 +252,7 @@ class TrainingSection(_Section):
     accumulate: Count = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    batch_norm: Literal["restored", "as-is"] = "restored"
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

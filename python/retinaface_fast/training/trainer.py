@@ -4,9 +4,6 @@ The order of the pictures and their augmentation are functions of the seed, the 
 learning rate is a function of the step. What remains to be kept is in a checkpoint: weights, their average,
 momentum, random state, and the best result so far. A run that goes on from one therefore ends in the same
 bits as one that was never stopped, on the same machine with the same number of threads and processes.
-
-Losses are divided by the number of faces in the whole step, whatever number of processes and micro-batches it
-is cut into, so that the gradient is that of one large batch. Batch norm alone sees the smaller ones.
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import signal
 import threading
 import time
@@ -28,38 +24,29 @@ import retinaface_fast
 from retinaface_fast import ops
 from retinaface_fast.errors import DatasetError, RetinaFaceError, WeightsError
 from retinaface_fast.image import read_image
+from retinaface_fast.network.retinaface import RetinaFace
 from retinaface_fast.weights import save_weights
-from retinaface_fast.weights.model_weights import make_weights
 
-from .checkpoint import (
-    Checkpoint,
-    latest_checkpoint,
-    load_checkpoint,
-    memory_of,
-    rng_state,
-    save_checkpoint,
-    set_memory,
-    set_rng_state,
-)
+from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from .dataset import TrainingDataset
 from .initialisation import initialise
+from .learner import Learner
 from .loader import BatchLoader
 from .logs import RunLog, picture_of_batch, picture_of_found
-from .losses import LossTerms, MultiTaskLoss
-from .optimisation import WeightAverage, build_optimiser, lr_factor, train_mode
+from .optimisation import lr_factor
 from .processes import join_processes
 from .progress import Shares, TrainingProgress, TrainingResult
 from .run_folder import claim_run, data_digest
 from .sampling import EpochSampler
+from .unfolding import unfold_batch_norm
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from retinaface_fast.network import NetworkOutputs
     from retinaface_fast.weights import ModelWeights
 
-    from .batch import Batch, BatchTargets
+    from .batch import Batch
     from .recipe import Recipe
     from .records import Record
     from .validation import ValidationResult, Validator
@@ -72,6 +59,8 @@ _LOGGER = logging.getLogger(__name__)
 _LOG_EVERY = 10
 #: Pictures of the validation that are drawn into the log.
 _DRAWN = 9
+#: Pictures on which batch norm is measured that was folded into the weights, and how many at a time.
+_MEASURED, _MEASURED_AT_A_TIME = 256, 8
 
 
 class Trainer:
@@ -149,38 +138,37 @@ class Trainer:
         initial = initialise(self._config, init, seed=training.seed, backbone_pixels=backbone_pixels)
         #: Where the weights came from, in words.
         self.initial = initial.description
+        folded = initial.folded and training.batch_norm == "as-is"
         self._record = {
             "retinaface_fast": retinaface_fast.__version__,
             "recipe": recipe.model_dump(mode="json"),
             "network": self._config.to_dict(),
             "initial": initial.description,
-            "batch_norm": "folded" if initial.folded else "trained",
+            "batch_norm": "folded" if folded else "trained",
             "pictures": len(records),
             "faces": int(sum(len(record.boxes) for record in records)),
             "data_digest": data_digest(records),
             "arguments": dict(arguments or {}),
         }
-        self._average = (
-            None if training.ema_decay is None else WeightAverage(initial.network, decay=training.ema_decay)
-        )
-        if self._average is not None:
-            self._average.module.to(self._fabric.device)
-        network = initial.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        train_mode(network, recipe.optimiser.frozen)
-        optimiser = build_optimiser(network, recipe.optimiser)
-        self._network, self._optimiser = self._fabric.setup(network, optimiser)
-        self._loss = MultiTaskLoss(recipe.loss)
-        self._mean = torch.tensor(self._config.mean_bgr, device=self._fabric.device).view(1, 3, 1, 1)
         self._stop = threading.Event()
         self._faults: dict[str, None] = {}
         self._shares = Shares()
         self._step = 0
         self._best: float | None = None
-        self._best_epoch = -1
         self._ap: dict[str, float] | None = None
         self._without_best = 0
-        self._validated_step = -1
-        self._resumed = self._go_on()
+        latest = latest_checkpoint(self._checkpoints)
+        claim_run(self.output, self._record, has_checkpoint=latest is not None, write=self.is_first_process)
+        self._fabric.barrier()
+        network = initial.network
+        if initial.folded and not folded:
+            # What was measured is in the checkpoint, where there is one.
+            network = RetinaFace(self._config) if latest is not None else self._unfolded(network)
+        self._learner = Learner(network, recipe, self._fabric)
+        #: Whether the run goes on from a checkpoint that the folder held.
+        self.resumed = latest is not None
+        if latest is not None:
+            self._restore(load_checkpoint(latest), latest)
 
     # What a caller needs to know
 
@@ -198,11 +186,6 @@ class Trainer:
     def step(self) -> int:
         """Steps that are done."""
         return self._step
-
-    @property
-    def resumed(self) -> bool:
-        """Whether the run goes on from a checkpoint that the folder held."""
-        return self._resumed
 
     def stop(self) -> None:
         """Ask the run to end after the step that it is working at; a checkpoint is written. Thread-safe."""
@@ -285,7 +268,8 @@ class Trainer:
         sums: dict[str, float] = {}
         summed = 0
         saved = started = time.perf_counter()
-        for _ in range(first, self._sampler.steps_per_epoch):
+        steps_per_epoch = self._sampler.steps_per_epoch
+        for _ in range(first, steps_per_epoch):
             micro_batches = self._next(batches, fault)
             if log is not None and self._step == 0:
                 anchors = ops.generate_anchors(
@@ -293,8 +277,13 @@ class Trainer:
                 )
                 sheet = picture_of_batch(micro_batches[0], anchors=anchors, config=self._config)
                 log.picture("train/batch", sheet, step=0)
-            lr = self._set_lr()
-            terms, stop = self._train_step(micro_batches)
+            factor = lr_factor(self.recipe.schedule, step=self._step, steps_per_epoch=steps_per_epoch)
+            terms, stop = self._learner.step(
+                micro_batches, lr_factor=factor, stop=self._stop.is_set(), shares=self._shares
+            )
+            if not np.isfinite(terms["loss"]):
+                raise RetinaFaceError(self._no_loss(terms["loss"]))
+            lr = self.recipe.optimiser.lr * factor
             self._step += 1
             now = time.perf_counter()
             self._shares.total += now - started
@@ -302,7 +291,7 @@ class Trainer:
             summed += 1
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value
-            ends = self._step % self._sampler.steps_per_epoch == 0
+            ends = self._step % steps_per_epoch == 0
             if log is not None and (ends or self._step % _LOG_EVERY == 0):
                 means = {f"train/{name}": value / summed for name, value in sums.items()}
                 log.scalars({**means, "train/lr": lr, "train/epoch": epoch}, step=self._step)
@@ -333,71 +322,6 @@ class Trainer:
                         fault(text)
         return micro_batches
 
-    def _train_step(self, micro_batches: Sequence[Batch]) -> tuple[dict[str, float], bool]:
-        """One step of the optimiser; the loss terms of the whole batch, and whether the run is to stop."""
-        fabric, world = self._fabric, self._fabric.world_size
-        positives = sum(len(batch.targets.positives) for batch in micro_batches)
-        with_landmarks = sum(int(batch.targets.landmark_mask.any(dim=1).sum()) for batch in micro_batches)
-        counts = self._over_processes([positives, with_landmarks, self._stop.is_set()])
-        positives_of_all, landmarks_of_all = max(counts[0], 1.0), max(counts[1], 1.0)
-        sums = torch.zeros(4, dtype=torch.float64, device=fabric.device)
-        for index, batch in enumerate(micro_batches):
-            waits = index < len(micro_batches) - 1
-            with fabric.no_backward_sync(self._network, enabled=waits and world > 1):
-                began = time.perf_counter()
-                images, targets = self._to_device(batch)
-                outputs: NetworkOutputs = self._network(images)
-                terms: LossTerms = self._loss(
-                    outputs, targets, positives=positives_of_all, landmark_faces=landmarks_of_all
-                )
-                forward = time.perf_counter()
-                # The gradients of processes are averaged, and those of a whole batch are a sum.
-                fabric.backward(terms.total * world)
-                self._shares.forward += forward - began
-                self._shares.backward += time.perf_counter() - forward
-            sums += torch.stack([term.detach() for term in terms[:4]])
-        began = time.perf_counter()
-        clip = self.recipe.optimiser.clip_norm
-        if clip is not None:
-            fabric.clip_gradients(self._network, self._optimiser, max_norm=clip, error_if_nonfinite=False)
-        self._optimiser.step()
-        self._optimiser.zero_grad()
-        if self._average is not None:
-            self._average.update(self._network.module)
-        self._shares.update += time.perf_counter() - began
-        names = ("loss", "classification", "box", "landmark")
-        values = dict(zip(names, self._over_processes(sums.tolist()), strict=True))
-        if not np.isfinite(values["loss"]):
-            raise RetinaFaceError(
-                f"the loss is {values['loss']} at step {self._step + 1}: lower optimiser.lr, lengthen "
-                f"schedule.warmup_epochs or set optimiser.clip_norm; {self._way_back()}"
-            )
-        return values, counts[2] > 0
-
-    def _over_processes(self, values: Sequence[float]) -> list[float]:
-        """Numbers, each added up over all processes."""
-        if self._fabric.world_size == 1:
-            return [float(value) for value in values]
-        # Of 64 bits, except where a device has none.
-        tensor = torch.tensor(values, dtype=torch.float64, device=self._fabric.device)
-        total: Any = self._fabric.all_reduce(tensor, reduce_op="sum")
-        return [float(value) for value in total.tolist()]
-
-    def _to_device(self, batch: Batch) -> tuple[torch.Tensor, BatchTargets]:
-        device = self._fabric.device
-        # Channels last is how the pixels lie, and what convolutions on a CPU are fastest with.
-        images = batch.images.to(device, non_blocking=True).permute(0, 3, 1, 2).float() - self._mean
-        targets = type(batch.targets)(*(part.to(device, non_blocking=True) for part in batch.targets))
-        return images, targets
-
-    def _set_lr(self) -> float:
-        factor = lr_factor(
-            self.recipe.schedule, step=self._step, steps_per_epoch=self._sampler.steps_per_epoch
-        )
-        for group in self._optimiser.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        return self.recipe.optimiser.lr * factor
-
     # Validation
 
     def _is_due(self, epoch: int) -> bool:
@@ -412,7 +336,7 @@ class Trainer:
         """Measure in the first process, tell the others, and keep the weights if they are the best."""
         outcome: dict[str, float] | None = None
         if self.is_first_process and self.validator is not None:
-            result = self.validator(self.weights(epoch), protocol=self.recipe.validation.protocol)
+            result = self.validator(self._weights(epoch), protocol=self.recipe.validation.protocol)
             outcome = dict(result.ap)
             for text in result.faults:
                 if text not in self._faults:
@@ -428,7 +352,7 @@ class Trainer:
         metric = self.recipe.validation.metric
         value = outcome[metric] if metric in outcome else float(np.mean(list(outcome.values())))
         if self._best is None or value > self._best:
-            self._best, self._best_epoch, self._without_best = value, epoch, 0
+            self._best, self._without_best = value, 0
             if self.is_first_process:
                 self._write_weights("best", epoch)
         else:
@@ -446,14 +370,7 @@ class Trainer:
             images, found = zip(*shown, strict=True)
             log.picture("validation/found", picture_of_found(images, found), step=self._step)
 
-    def weights(self, epoch: int) -> ModelWeights:
-        """The weights as they are, or their average where one is kept, for engines and detectors."""
-        module = self._network.module if self._average is None else self._average.module
-        tensors = {
-            name: tensor.detach().float().cpu().numpy()
-            for name, tensor in module.state_dict().items()
-            if not name.endswith(".num_batches_tracked")
-        }
+    def _weights(self, epoch: int) -> ModelWeights:
         metadata = {
             "trained_by": f"retinaface_fast {retinaface_fast.__version__}",
             "recipe": self.recipe.name,
@@ -463,17 +380,11 @@ class Trainer:
         }
         if self._ap is not None:
             metadata["validation_ap"] = json.dumps(self._ap)
-        return make_weights(
-            {name: np.ascontiguousarray(array) for name, array in tensors.items()},
-            self._config,
-            metadata=metadata,
-            source=str(self.output),
-            sha256="",
-        )
+        return self._learner.weights(metadata=metadata, source=str(self.output))
 
     def _write_weights(self, name: str, epoch: int) -> None:
         try:
-            save_weights(self.weights(epoch), self.output / f"{name}.safetensors")
+            save_weights(self._weights(epoch), self.output / f"{name}.safetensors")
         except OSError as error:
             raise DatasetError(f"cannot write {self.output}: {error.strerror or error}") from None
 
@@ -481,75 +392,63 @@ class Trainer:
 
     def _save(self) -> None:
         if self.is_first_process:
-            tensors = {
-                "network": self._network.module.state_dict(),
-                "optimiser": memory_of(self._optimiser),
-                "rng": rng_state(self._fabric.device),
-            }
-            average = {} if self._average is None else self._average.state_dict()
-            if average:
-                tensors["average"] = average["module"]
-            scaler = getattr(self._fabric._precision, "scaler", None)
+            tensors, values = self._learner.state()
             state = {
+                **values,
                 "step": self._step,
                 "steps_per_epoch": self._sampler.steps_per_epoch,
-                "seed": self.recipe.training.seed,
                 "world_size": self._fabric.world_size,
                 "best": self._best,
-                "best_epoch": self._best_epoch,
                 "ap": self._ap,
                 "without_best": self._without_best,
-                "average_updates": average.get("updates"),
-                "scaler": None if scaler is None else scaler.state_dict(),
                 "faults": list(self._faults),
             }
             save_checkpoint(self._checkpoints, Checkpoint(tensors, state), step=self._step)
         self._fabric.barrier()
 
-    def _go_on(self) -> bool:
-        """Take up the run that the folder holds, or claim the folder for this one; True if it goes on."""
-        latest = latest_checkpoint(self._checkpoints)
-        claim_run(self.output, self._record, has_checkpoint=latest is not None, write=self.is_first_process)
-        self._fabric.barrier()
-        if latest is None:
-            return False
-        self._restore(load_checkpoint(latest), latest)
-        return True
-
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
-        state, tensors = checkpoint.state, checkpoint.tensors
+        state = checkpoint.state
         try:
-            if state["steps_per_epoch"] != self._sampler.steps_per_epoch:
-                raise WeightsError(
-                    f"{path}: an epoch had {state['steps_per_epoch']} steps and has "
-                    f"{self._sampler.steps_per_epoch}"
-                )
-            self._network.module.load_state_dict(tensors["network"])
-            if self._average is not None:
-                self._average.load_state_dict(
-                    {"module": tensors["average"], "updates": state["average_updates"]}
-                )
-            set_memory(self._optimiser, tensors["optimiser"])
-            set_rng_state(tensors["rng"], self._fabric.device)
+            found, wanted = state["steps_per_epoch"], self._sampler.steps_per_epoch
+            if found != wanted:
+                raise WeightsError(f"an epoch had {found} steps and has {wanted}")
+            self._learner.load_state(checkpoint.tensors, state)
             self._step = int(state["step"])
-            self._best, self._best_epoch = state["best"], int(state["best_epoch"])
-            self._ap, self._without_best = state["ap"], int(state["without_best"])
+            self._best, self._ap = state["best"], state["ap"]
+            self._without_best = int(state["without_best"])
             self._faults = dict.fromkeys(state["faults"])
-            scaler = getattr(self._fabric._precision, "scaler", None)
-            if scaler is not None and state["scaler"] is not None:
-                scaler.load_state_dict(state["scaler"])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, WeightsError) as error:
             raise WeightsError(f"{path} does not fit this run: {error}") from error
 
     @property
     def _checkpoints(self) -> Path:
         return self.output / "checkpoints"
 
-    def _way_back(self) -> str:
+    def _no_loss(self, value: float) -> str:
         latest = latest_checkpoint(self._checkpoints)
-        return "no checkpoint was written yet" if latest is None else f"the last checkpoint is {latest}"
+        state = "no checkpoint was written yet" if latest is None else f"the last checkpoint is {latest}"
+        return (
+            f"the loss is {value} at step {self._step + 1}: lower optimiser.lr, lengthen "
+            f"schedule.warmup_epochs or set optimiser.clip_norm; {state}"
+        )
 
     # Around the loop
+
+    def _unfolded(self, network: RetinaFace) -> RetinaFace:
+        """A network with batch norm that is measured on the pictures of the first epoch."""
+        keys = [(0, index) for index in range(min(_MEASURED, len(self._dataset)))]
+        mean = torch.tensor(self._config.mean_bgr).view(1, 3, 1, 1)
+        device = self._fabric.device
+
+        def batches() -> Iterator[torch.Tensor]:
+            for first in range(0, len(keys), _MEASURED_AT_A_TIME):
+                images = [
+                    self._dataset.augmented(key)[0].image for key in keys[first : first + _MEASURED_AT_A_TIME]
+                ]
+                pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() - mean
+                yield pixels.to(device)
+
+        return unfold_batch_norm(network.to(device), batches())
 
     def _progress(self, epoch: int, terms: Mapping[str, float], lr: float = 0.0) -> TrainingProgress:
         return TrainingProgress(

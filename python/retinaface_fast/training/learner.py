@@ -1,0 +1,200 @@
+"""What learns: the network, its optimiser and the average of its weights, step by step.
+
+Losses are divided by the number of faces in the whole step, whatever number of processes and micro-batches it
+is cut into, so that the gradient is that of one large batch. Batch norm alone sees the smaller ones.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from retinaface_fast.errors import WeightsError
+from retinaface_fast.weights.model_weights import make_weights
+
+from .checkpoint import memory_of, rng_state, set_memory, set_rng_state
+from .losses import LossTerms, MultiTaskLoss
+from .optimisation import WeightAverage, build_optimiser, train_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lightning_fabric import Fabric
+
+    from retinaface_fast.network import NetworkOutputs, RetinaFace
+    from retinaface_fast.weights import ModelWeights
+
+    from .batch import Batch, BatchTargets
+    from .progress import Shares
+    from .recipe import Recipe
+
+__all__ = ["Learner", "StepOutcome"]
+
+_TERMS = ("loss", "classification", "box", "landmark")
+
+
+class StepOutcome(NamedTuple):
+    """What a step has come to, over all processes and micro-batches.
+
+    Attributes:
+        losses: "loss", the weighted sum, and its terms without weights.
+        stop: Whether any process was asked to stop.
+    """
+
+    losses: dict[str, float]
+    stop: bool
+
+
+class Learner:
+    """A network in training.
+
+    Args:
+        network: Initial weights.
+        recipe: Loss, optimiser, precision and average.
+        fabric: The processes, launched.
+    """
+
+    def __init__(self, network: RetinaFace, recipe: Recipe, fabric: Fabric) -> None:
+        self._recipe = recipe
+        self._fabric: Any = fabric
+        self._config = network.config
+        self._average: WeightAverage | None = None
+        if recipe.training.ema_decay is not None:
+            self._average = WeightAverage(network, decay=recipe.training.ema_decay)
+            self._average.module.to(fabric.device)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        train_mode(network, recipe.optimiser.frozen)
+        optimiser = build_optimiser(network, recipe.optimiser)
+        self._network, self._optimiser = self._fabric.setup(network, optimiser)
+        self._loss = MultiTaskLoss(recipe.loss)
+        self._mean = torch.tensor(self._config.mean_bgr, device=fabric.device).view(1, 3, 1, 1)
+
+    def step(
+        self, micro_batches: Sequence[Batch], *, lr_factor: float, stop: bool, shares: Shares
+    ) -> StepOutcome:
+        """Take one step of the optimiser.
+
+        Args:
+            micro_batches: What this process contributes.
+            lr_factor: Factor of the learning rates.
+            stop: Whether this process was asked to stop.
+            shares: Where the times of forward, backward and update are added.
+
+        Returns:
+            The same in every process.
+        """
+        fabric, world = self._fabric, self._fabric.world_size
+        for group in self._optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * lr_factor
+        positives = sum(len(batch.targets.positives) for batch in micro_batches)
+        with_landmarks = sum(int(batch.targets.landmark_mask.any(dim=1).sum()) for batch in micro_batches)
+        all_positives, all_with_landmarks, stops = self._over_processes([positives, with_landmarks, stop])
+        sums = [0.0] * len(_TERMS)
+        for index, batch in enumerate(micro_batches):
+            waits = index < len(micro_batches) - 1
+            with fabric.no_backward_sync(self._network, enabled=waits and world > 1):
+                began = time.perf_counter()
+                images, targets = self._to_device(batch)
+                outputs: NetworkOutputs = self._network(images)
+                terms: LossTerms = self._loss(
+                    outputs,
+                    targets,
+                    positives=max(all_positives, 1.0),
+                    landmark_faces=max(all_with_landmarks, 1.0),
+                )
+                forward = time.perf_counter()
+                # The gradients of processes are averaged, and those of a whole batch are a sum.
+                fabric.backward(terms.total * world)
+                shares.forward += forward - began
+                shares.backward += time.perf_counter() - forward
+            values = torch.stack([term.detach() for term in terms[: len(_TERMS)]]).tolist()
+            sums = [one + other for one, other in zip(sums, values, strict=True)]
+        began = time.perf_counter()
+        clip = self._recipe.optimiser.clip_norm
+        if clip is not None:
+            fabric.clip_gradients(self._network, self._optimiser, max_norm=clip, error_if_nonfinite=False)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        if self._average is not None:
+            self._average.update(self._network.module)
+        shares.update += time.perf_counter() - began
+        losses = dict(zip(_TERMS, self._over_processes(sums), strict=True))
+        return StepOutcome(losses, stop=stops > 0)
+
+    def _to_device(self, batch: Batch) -> tuple[torch.Tensor, BatchTargets]:
+        device = self._fabric.device
+        # Channels last is how the pixels lie, and what convolutions on a CPU are fastest with.
+        images = batch.images.to(device, non_blocking=True).permute(0, 3, 1, 2).float() - self._mean
+        targets = type(batch.targets)(*(part.to(device, non_blocking=True) for part in batch.targets))
+        return images, targets
+
+    def _over_processes(self, values: Sequence[float]) -> list[float]:
+        """Numbers, each added up over all processes."""
+        if self._fabric.world_size == 1:
+            return [float(value) for value in values]
+        tensor = torch.tensor([float(value) for value in values], dtype=torch.float64)
+        total = self._fabric.all_reduce(tensor.to(self._fabric.device), reduce_op="sum")
+        return [float(value) for value in total.tolist()]
+
+    def weights(self, *, metadata: Mapping[str, str], source: str) -> ModelWeights:
+        """The weights as they are, or their average where one is kept, for engines and detectors.
+
+        Args:
+            metadata: What a file of them is to say.
+            source: Where they come from, for messages.
+
+        Raises:
+            WeightsError: They are no longer finite.
+        """
+        module = self._network.module if self._average is None else self._average.module
+        tensors = {
+            name: np.ascontiguousarray(tensor.detach().float().cpu().numpy())
+            for name, tensor in module.state_dict().items()
+            if not name.endswith(".num_batches_tracked")
+        }
+        return make_weights(tensors, self._config, metadata=metadata, source=source, sha256="")
+
+    def state(self) -> tuple[dict[str, Mapping[str, torch.Tensor]], dict[str, Any]]:
+        """All that a checkpoint needs: tensors by part and name, and what JSON takes."""
+        tensors: dict[str, Mapping[str, torch.Tensor]] = {
+            "network": self._network.module.state_dict(),
+            "optimiser": memory_of(self._optimiser),
+            "rng": rng_state(self._fabric.device),
+        }
+        values: dict[str, Any] = {"scaler": None, "average_updates": None}
+        if self._average is not None:
+            average = self._average.state_dict()
+            tensors["average"], values["average_updates"] = average["module"], average["updates"]
+        scaler = self._scaler()
+        if scaler is not None:
+            values["scaler"] = scaler.state_dict()
+        return tensors, values
+
+    def load_state(
+        self, tensors: Mapping[str, Mapping[str, torch.Tensor]], values: Mapping[str, Any]
+    ) -> None:
+        """Take up what `state` returned.
+
+        Raises:
+            WeightsError: It belongs to something else.
+        """
+        try:
+            self._network.module.load_state_dict(tensors["network"])
+            if self._average is not None:
+                self._average.load_state_dict(
+                    {"module": tensors["average"], "updates": values["average_updates"]}
+                )
+            set_memory(self._optimiser, tensors["optimiser"])
+            set_rng_state(tensors["rng"], self._fabric.device)
+            scaler = self._scaler()
+            if scaler is not None and values["scaler"] is not None:
+                scaler.load_state_dict(values["scaler"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise WeightsError(f"the checkpoint does not fit this run: {error}") from error
+
+    def _scaler(self) -> Any:
+        """What scales the loss where gradients have 16 bits; None elsewhere."""
+        return getattr(self._fabric.strategy.precision, "scaler", None)
