@@ -76,9 +76,7 @@ class DeformableConvNorm(nn.Module):
             from torchvision.ops import DeformConv2d
         except ImportError as error:
             raise MissingDependencyError(
-                "torchvision",
-                purpose="deformable convolutions",
-                advice="install the torchvision that belongs to your torch",
+                "torchvision", purpose="deformable convolutions", extra="deformable"
             ) from error
         self.conv = DeformConv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=folded)
         self.offset = nn.Conv2d(in_channels, 3 * kernel**2, kernel, padding=kernel // 2)
