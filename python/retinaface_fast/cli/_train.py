@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import typer
 
-from retinaface_fast.errors import DatasetError, MissingDependencyError, RetinaFaceError
+from retinaface_fast.errors import DatasetError, MissingDependencyError
 
 from . import _console
 from . import _train_report as report
@@ -22,7 +21,7 @@ from ._outputs import ResultsError, naming, write_picture
 from ._report import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from retinaface_fast.training import Recipe, Record, Validator
 
@@ -158,17 +157,16 @@ def check(plan: Plan, *, quiet: bool) -> int:
 def run(plan: Plan, *, device: str | None, workers: int, quiet: bool) -> int:
     """Train, and say what it came to."""
     check_extra()
-    with _one_complains():
-        recipe = _recipe(plan)
-        records, held_out, found = _records(plan)
-        batch = recipe.training.batch_size
-        if batch > len(records):
-            raise typer.BadParameter(
-                f"a batch is {batch} pictures and there are {len(records)} to train on: give more, or "
-                f"--set training.batch_size={len(records)} or less",
-                param_hint="--data",
-            )
-        validator = _validator(plan, held_out, device)
+    recipe = _recipe(plan)
+    records, held_out, found = _records(plan)
+    batch = recipe.training.batch_size
+    if batch > len(records):
+        raise typer.BadParameter(
+            f"a batch is {batch} pictures and there are {len(records)} to train on: give more, or "
+            f"--set training.batch_size={len(records)} or less",
+            param_hint="--data",
+        )
+    validator = _validator(plan, held_out, device)
     from retinaface_fast.training import Trainer, fill_landmarks, plot_run
 
     shown = report.is_first_process() and not quiet
@@ -176,26 +174,27 @@ def run(plan: Plan, *, device: str | None, workers: int, quiet: bool) -> int:
         bar = stack.enter_context(report.bar(enabled=shown))
         faults = report.Faults(bar.console, found if report.is_first_process() else (), quiet=quiet)
         stack.enter_context(faults.listening())
-        with _one_complains():
-            if plan.landmarks_from is not None:
-                detector = _detector(plan.landmarks_from, device)
-                told = report.counter(bar, "landmarks", len(records))
-                records = fill_landmarks(records, detector=detector, progress=told)
-            try:
-                trainer = Trainer(
-                    recipe,
-                    records,
-                    plan.output,
-                    init=plan.init,
-                    backbone_pixels=plan.backbone_pixels,
-                    validator=validator,
-                    device=device,
-                    workers=workers,
-                    on_fault=plan.on_fault,
-                    arguments=plan.to_dict(),
-                )
-            except ValueError as error:
-                raise typer.BadParameter(str(error).removeprefix("source: ")) from None
+        if plan.landmarks_from is not None:
+            detector = _detector(plan.landmarks_from, device)
+            told = report.counter(bar, "landmarks", len(records))
+            records = fill_landmarks(records, detector=detector, progress=told)
+        try:
+            trainer = Trainer(
+                recipe,
+                records,
+                plan.output,
+                init=plan.init,
+                backbone_pixels=plan.backbone_pixels,
+                validator=validator,
+                device=device,
+                workers=workers,
+                on_fault=plan.on_fault,
+                arguments=plan.to_dict(),
+            )
+        except ValueError as error:
+            text = str(error)
+            hint = "--init" if text.startswith("source: ") else None
+            raise typer.BadParameter(text.removeprefix("source: "), param_hint=hint) from None
         stack.enter_context(faults.kept(plan.output / "faults.txt"))
         if shown:
             landmarks = _with_landmarks(records)
@@ -212,20 +211,9 @@ def run(plan: Plan, *, device: str | None, workers: int, quiet: bool) -> int:
                 plot_run(plan.output, plan.output / "curves.png")
         if not quiet:
             with naming("the standard output", ResultsError):
-                for text in report.ending(result, len(faults.all), plan.output):
+                for text in report.ending(result, len(faults), plan.output):
                     _console.line(_console.stdout(), text)
     return 130 if result.stopped else 0
-
-
-@contextlib.contextmanager
-def _one_complains() -> Iterator[None]:
-    """Have one process of each machine say what all of them find wrong."""
-    try:
-        yield
-    except (RetinaFaceError, typer.BadParameter):
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            raise
-        raise typer.Exit(1) from None
 
 
 def _warn(texts: Sequence[str]) -> None:
@@ -241,12 +229,20 @@ def _with_landmarks(records: Sequence[Record]) -> int:
 
 
 def _recipe(plan: Plan) -> Recipe:
+    from retinaface_fast.evaluation import PROTOCOLS
     from retinaface_fast.training import load_recipe
 
     try:
-        return load_recipe(plan.config, plan.overrides)
+        recipe = load_recipe(plan.config, plan.overrides)
     except ValueError as error:
         raise typer.BadParameter(str(error).removeprefix("source: "), param_hint="--config") from None
+    protocol = recipe.validation.protocol
+    if protocol not in PROTOCOLS:  # the first validation would find out, after hours
+        raise typer.BadParameter(
+            f"validation.protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}",
+            param_hint="--config",
+        )
+    return recipe
 
 
 def _detector(source: str, device: str | None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 #: Faults that are printed; all are in faults.txt.
 _LISTED = 10
+
+#: The folders of a path in a text.
+_FOLDERS = re.compile(r"[^\s:]*[/\\]")
 
 #: What the recipes of the package are, in the words of a table.
 RECIPES = {
@@ -82,7 +86,7 @@ class Faults(logging.Handler):
         self._console = console
         self._quiet = quiet
         self._printed = 0
-        self.all: dict[str, None] = {}
+        self._all: dict[str, str] = {}
         for text in first:
             self.add(text)
 
@@ -92,14 +96,23 @@ class Faults(logging.Handler):
 
     def add(self, text: str) -> None:
         """Take one, and print it unless there were many."""
-        if text in self.all:
+        if self._keep(text):
             return
-        self.all[text] = None
         if self._quiet or self._printed > _LISTED:
             return
         self._printed += 1
         said = f"left out: {text}" if self._printed <= _LISTED else "and more, see faults.txt in the end"
         _console.line(self._console, said, style="yellow")
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def _keep(self, text: str) -> bool:
+        """Keep one; True if it was there. A run that goes on from another folder spells paths otherwise."""
+        key = _FOLDERS.sub("", text)
+        known = key in self._all
+        self._all.setdefault(key, text)
+        return known
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -120,7 +133,8 @@ class Faults(logging.Handler):
         if target.is_file():
             with naming(target):
                 before = target.read_text(encoding="utf-8", errors="replace").splitlines()
-            self.all = dict.fromkeys([*before, *self.all])
+            for text in before:
+                self._keep(text)
         try:
             self._write(target)
             yield
@@ -128,9 +142,9 @@ class Faults(logging.Handler):
             self._write(target)
 
     def _write(self, target: Path) -> None:
-        if self.all and is_first_process():
+        if self._all and is_first_process():
             with naming(target):
-                write_whole(target, "\n".join(self.all) + "\n")
+                write_whole(target, "\n".join(self._all.values()) + "\n")
 
 
 def bar(*, enabled: bool) -> Progress:
@@ -172,7 +186,9 @@ def teller(progress: Progress, trainer: Trainer, *, quiet: bool) -> Callable[[Tr
         seconds = f"{time.monotonic() - started:,.0f} s"
         rate = f"{state.pictures_per_second:.1f} pictures/s"
         if not state.losses:  # after a validation
-            figures = ", ".join(f"{name} {100 * ap:.2f}" for name, ap in (state.ap or {}).items())
+            # "ap" alone is that of data without the subsets of WIDER FACE.
+            named = {name if name != "ap" else "": ap for name, ap in (state.ap or {}).items()}
+            figures = ", ".join(f"{name} {100 * ap:.2f}".strip() for name, ap in named.items())
             _console.line(console, f"{epoch}: AP {figures} %, {seconds}")
             return
         loss = f"loss {state.losses['loss']:.3f}"
