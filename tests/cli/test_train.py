@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import io
 import json
-import os
 import shutil
 import signal
 from typing import TYPE_CHECKING, Any
@@ -274,7 +273,7 @@ def test_interrupted_and_resumed_from_elsewhere(
 
     def interrupted(self: Learner, *arguments: Any, **options: Any) -> Any:
         if once:
-            os.kill(os.getpid(), once.pop())
+            signal.raise_signal(once.pop())
         return step(self, *arguments, **options)
 
     arguments = ["train", *TINY, "--data", "data", "--images", "data/images", "-o", "run"]

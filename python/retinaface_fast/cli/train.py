@@ -172,6 +172,7 @@ def train(
 ) -> None:
     """Train a network by a recipe; what `_HELP` says."""
     from . import _train as work
+    from ._train_report import is_first_process
 
     if recipes:
         work.print_recipes()
@@ -211,7 +212,7 @@ def train(
         if check
         else work.run(plan, device=device, workers=workers, quiet=quiet)
     )
-    if code == 130:
+    if code == 130 and is_first_process():
         _console.line(_console.stderr(), f"go on with: retinaface-fast train --resume {plan.output}")
     raise typer.Exit(code)
 
