@@ -291,8 +291,12 @@ def _fraction(name: str) -> float:
 
 
 def _validator(plan: Plan, held_out: Sequence[Record] | None, device: str | None) -> Validator | None:
+    import torch
+
     from retinaface_fast.training import records_validator, widerface_validator
 
+    if device is None and torch.cuda.is_available():
+        device = "cuda"  # as training does: a ResNet would take hours on the CPU, and the others wait
     if plan.val_gt is not None:
         from retinaface_fast.data import read_ground_truth, read_names
 
