@@ -22,7 +22,6 @@ from retinaface_fast.cli import main  # noqa: E402
 from retinaface_fast.cli._train_report import RECIPES  # noqa: E402
 from retinaface_fast.training import recipe_names  # noqa: E402
 from retinaface_fast.weights import bundled_path, load_weights  # noqa: E402
-
 from tests.cli.training_data import (  # noqa: E402
     RECIPE,
     TINY,
