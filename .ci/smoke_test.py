@@ -6,6 +6,7 @@ safetensors is needed besides, to read the weights; neither torch nor OpenCV is 
 from __future__ import annotations
 
 import sys
+from importlib.resources import files
 
 import numpy as np
 
@@ -40,6 +41,9 @@ assert (found.engine, found.device) == ("native", "cpu")
 assert 0 < len(found) <= 10
 assert np.isfinite(found.boxes).all()
 assert FaceDetector(score_threshold=0.0, top_k=10, threads=1).detect(picture) == found
+
+recipes = files("retinaface_fast.training") / "recipes"
+assert (recipes / "finetune.toml").is_file(), "the recipes are not in the wheel"
 
 for heavy in ("torch", "cv2"):
     assert heavy not in sys.modules, f"{heavy} was imported"

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("mypy")
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/index.md", "docs/weights.md")
+PAGES = ("README.md", "docs/index.md", "docs/training.md", "docs/weights.md")
 
 #: What a page takes for given.
 GIVEN = "import numpy as np\nimport numpy.typing as npt\nframe: npt.NDArray[np.uint8]\n"

@@ -1,30 +1,29 @@
-"""The work of `retinaface-fast train`: reading data, the run with its progress, and what it came to."""
+"""The work of `retinaface-fast train`: reading data, looking at it, the run."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from retinaface_fast.errors import DatasetError, MissingDependencyError
 
 from . import _console
+from . import _train_report as report
+from ._outputs import ResultsError, naming, write_picture
 from ._report import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from retinaface_fast.training import Recipe, Record, TrainingProgress, TrainingResult, Validator
-
-#: Faults that are printed; the rest is counted, and all are in faults.txt.
-_LISTED = 10
+    from retinaface_fast.training import Recipe, Record, Validator
 
 _PATHS = ("data", "images", "names", "val", "val_images", "val_names", "val_gt", "output")
 
@@ -119,97 +118,141 @@ def print_recipes() -> None:
     check_extra()
     from retinaface_fast.training import load_recipe, recipe_names
 
-    for name in recipe_names():
-        recipe = load_recipe(name)
-        _console.line(
-            _console.stdout(),
-            f"{name:26} {recipe.network.name}, {recipe.augmentation.side} pixels, "
-            f"{plural(recipe.schedule.epochs, 'epoch')}, batch {recipe.training.batch_size}",
-        )
+    report.print_recipes(_console.stdout(), [load_recipe(name) for name in recipe_names()])
 
 
 def check(plan: Plan, *, quiet: bool) -> int:
     """Look at the data and draw a batch of it."""
     check_extra()
-    import cv2
-
     from retinaface_fast.training import check_data, report_lines
 
     recipe = _recipe(plan)
     records, validation, faults = _records(plan)
-    report = check_data(
-        records, faults, recipe=recipe, network=recipe.network.config(), seed=recipe.training.seed
-    )
-    out = _console.stdout()
-    if not quiet:
-        for text in report_lines(report):
-            _console.line(out, text)
-        if validation is not None:
-            _console.line(out, f"validation: {plural(len(validation), 'picture')}")
-    plan.output.mkdir(parents=True, exist_ok=True)
+    with report.bar(enabled=not quiet) as bar:
+        found = check_data(
+            records,
+            faults,
+            recipe=recipe,
+            network=recipe.network.config(),
+            seed=recipe.training.seed,
+            progress=report.counter(bar, "pictures", len(records)),
+        )
     target = plan.output / "check.png"
-    if not cv2.imwrite(str(target), report.sheet):
-        raise DatasetError(f"cannot write {target}")
-    if not quiet:
-        _console.line(out, f"a batch after augmentation: {target}")
-    return 1 if report.faults else 0
+    write_picture(target, found.sheet)
+    if quiet:
+        return 1 if found.faults else 0
+    lines = report_lines(found)
+    if validation is not None:
+        lines.append(f"validation: {plural(len(validation), 'picture')}")
+    lines.append(f"a batch after augmentation: {target}")
+    with naming("the standard output", ResultsError):
+        for text in lines:
+            _console.line(_console.stdout(), text)
+    landmarks = _with_landmarks(records)
+    validated = validation is not None or plan.val_gt is not None
+    _warn(report.warnings(recipe, validated=validated, landmarks=landmarks))
+    return 1 if found.faults else 0
 
 
 def run(plan: Plan, *, device: str | None, workers: int, quiet: bool) -> int:
     """Train, and say what it came to."""
     check_extra()
     recipe = _recipe(plan)
-    records, held_out, faults = _records(plan)
-    _print_faults(faults)
+    records, held_out, found = _records(plan)
+    batch = recipe.training.batch_size
+    if batch > len(records):
+        raise typer.BadParameter(
+            f"a batch is {batch} pictures and there are {len(records)} to train on: give more, or "
+            f"--set training.batch_size={len(records)} or less",
+            param_hint="--data",
+        )
+    validator = _validator(plan, held_out, device)
     from retinaface_fast.training import Trainer, fill_landmarks, plot_run
 
-    if plan.landmarks_from is not None:
-        records = fill_landmarks(records, detector=_detector(plan.landmarks_from, device))
-    trainer = Trainer(
-        recipe,
-        records,
-        plan.output,
-        init=plan.init,
-        backbone_pixels=plan.backbone_pixels,
-        validator=_validator(plan, held_out, device),
-        device=device,
-        workers=workers,
-        on_fault=plan.on_fault,
-        arguments=plan.to_dict(),
-    )
-    shown = trainer.is_first_process and not quiet
-    console = _console.stderr()
-    if shown:
-        for text in _beginning(trainer, recipe, records):
-            _console.line(console, text)
-    with _bar(enabled=shown) as bar:
-        result = trainer.run(progress=_teller(bar, trainer), fault=lambda text: _console.error(text, console))
+    shown = report.is_first_process() and not quiet
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(report.bar(enabled=shown))
+        faults = report.Faults(bar.console, found if report.is_first_process() else (), quiet=quiet)
+        stack.enter_context(faults.listening())
+        if plan.landmarks_from is not None:
+            detector = _detector(plan.landmarks_from, device)
+            told = report.counter(bar, "landmarks", len(records))
+            records = fill_landmarks(records, detector=detector, progress=told)
+        try:
+            trainer = Trainer(
+                recipe,
+                records,
+                plan.output,
+                init=plan.init,
+                backbone_pixels=plan.backbone_pixels,
+                validator=validator,
+                device=device,
+                workers=workers,
+                on_fault=plan.on_fault,
+                arguments=plan.to_dict(),
+            )
+        except ValueError as error:
+            text = str(error)
+            hint = "--init" if text.startswith("source: ") else None
+            raise typer.BadParameter(text.removeprefix("source: "), param_hint=hint) from None
+        stack.enter_context(faults.kept(plan.output / "faults.txt"))
+        if shown:
+            landmarks = _with_landmarks(records)
+            validated = None if validator is None else len(validator.images)
+            for text in report.beginning(trainer, records, validated=validated, landmarks=landmarks):
+                _console.line(bar.console, text)
+            _warn(report.warnings(recipe, validated=validator is not None, landmarks=landmarks))
+        result = trainer.run(progress=report.teller(bar, trainer, quiet=quiet))
+        for text in result.faults:
+            faults.add(text)
     if trainer.is_first_process:
-        all_faults = [*faults, *result.faults]
-        if all_faults:
-            (plan.output / "faults.txt").write_text("\n".join(all_faults) + "\n", encoding="utf-8")
-        if result.progress.step:
-            plot_run(plan.output, plan.output / "curves.png")
+        if result.shares.pictures:
+            with contextlib.suppress(DatasetError):  # stopped before anything was logged
+                plot_run(plan.output, plan.output / "curves.png")
         if not quiet:
-            for text in _ending(result, len(all_faults), plan.output):
-                _console.line(_console.stdout(), text)
+            with naming("the standard output", ResultsError):
+                for text in report.ending(result, len(faults), plan.output):
+                    _console.line(_console.stdout(), text)
     return 130 if result.stopped else 0
 
 
+def _warn(texts: Sequence[str]) -> None:
+    for text in texts:
+        _console.line(_console.stderr(), f"warning: {text}", style="yellow")
+
+
+def _with_landmarks(records: Sequence[Record]) -> int:
+    """Faces that are trained on with at least one landmark."""
+    return sum(
+        int((~np.isnan(record.landmarks).all(axis=(1, 2)) & ~record.ignored).sum()) for record in records
+    )
+
+
 def _recipe(plan: Plan) -> Recipe:
+    from retinaface_fast.evaluation import PROTOCOLS
     from retinaface_fast.training import load_recipe
 
     try:
-        return load_recipe(plan.config, plan.overrides)
+        recipe = load_recipe(plan.config, plan.overrides)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--config") from None
+        raise typer.BadParameter(str(error).removeprefix("source: "), param_hint="--config") from None
+    protocol = recipe.validation.protocol
+    if protocol not in PROTOCOLS:  # the first validation would find out, after hours
+        raise typer.BadParameter(
+            f"validation.protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}",
+            param_hint="--config",
+        )
+    return recipe
 
 
 def _detector(source: str, device: str | None) -> Any:
     from retinaface_fast.detector import FaceDetector
     from retinaface_fast.weights import load_weights
 
-    return FaceDetector(weights=load_weights(source), device=device, score_threshold=0.3)
+    try:
+        return FaceDetector(weights=load_weights(source), device=device, score_threshold=0.3)
+    except ValueError as error:
+        raise typer.BadParameter(str(error).removeprefix("source: "), param_hint="--landmarks-from") from None
 
 
 def _records(plan: Plan) -> tuple[Sequence[Record], Sequence[Record] | None, tuple[str, ...]]:
@@ -217,19 +260,30 @@ def _records(plan: Plan) -> tuple[Sequence[Record], Sequence[Record] | None, tup
     from retinaface_fast.training import read_records
 
     found = read_records(plan.data, images=plan.images, names=plan.names, on_fault=plan.on_fault)
-    if not found.records:
-        raise DatasetError(f"{plan.data}: there is no picture to train on")
-    faults = found.faults
+    records, validation, faults = found.records, None, found.faults
     if plan.val is not None:
         images = plan.val_images or (plan.images if plan.val.is_file() else None)
-        validation = read_records(plan.val, images=images, names=plan.val_names, on_fault=plan.on_fault)
-        return found.records, validation.records, (*faults, *validation.faults)
-    if plan.val_gt is None and plan.val_share > 0:
-        # By name, so that a picture stays on its side when others are added.
-        held = [_fraction(record.image.name) < plan.val_share for record in found.records]
-        rest = [record for record, out in zip(found.records, held, strict=True) if not out]
-        return rest, [record for record, out in zip(found.records, held, strict=True) if out], faults
-    return found.records, None, faults
+        read = read_records(plan.val, images=images, names=plan.val_names, on_fault=plan.on_fault)
+        validation, faults = read.records, (*faults, *read.faults)
+        if not any((~record.ignored).any() for record in validation):
+            raise DatasetError(f"{plan.val}: there is no face to measure on")
+    elif plan.val_share > 0:
+        records, validation = _split(records, plan.val_share)
+    if not any((~record.ignored).any() for record in records):
+        raise DatasetError(f"{plan.data}: there is no face to train on")
+    return records, validation, faults
+
+
+def _split(records: tuple[Record, ...], share: float) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """Hold out some pictures with faces: by name, so that each stays on its side when others are added."""
+    order = {record: _fraction(record.image.name) for record in records if (~record.ignored).any()}
+    held = {record for record, fraction in order.items() if fraction < share}
+    if not held and len(order) > 1:
+        held = {min(order, key=order.__getitem__)}
+    rest = tuple(record for record in records if record not in held)
+    if not held or len(held) == len(order):
+        raise DatasetError(f"--val-share: {plural(len(order), 'picture')} with faces cannot be shared")
+    return rest, tuple(record for record in records if record in held)
 
 
 def _fraction(name: str) -> float:
@@ -237,8 +291,12 @@ def _fraction(name: str) -> float:
 
 
 def _validator(plan: Plan, held_out: Sequence[Record] | None, device: str | None) -> Validator | None:
+    import torch
+
     from retinaface_fast.training import records_validator, widerface_validator
 
+    if device is None and torch.cuda.is_available():
+        device = "cuda"  # as training does: a ResNet would take hours on the CPU, and the others wait
     if plan.val_gt is not None:
         from retinaface_fast.data import read_ground_truth, read_names
 
@@ -252,80 +310,3 @@ def _validator(plan: Plan, held_out: Sequence[Record] | None, device: str | None
             raise typer.BadParameter(str(error), param_hint="--val-names") from None
         return widerface_validator(images, truth, device=device)
     return records_validator(held_out, device=device) if held_out else None
-
-
-def _print_faults(faults: Sequence[str]) -> None:
-    console = _console.stderr()
-    for text in faults[:_LISTED]:
-        _console.line(console, f"left out: {text}", style="yellow")
-    if len(faults) > _LISTED:
-        _console.line(console, f"and {len(faults) - _LISTED:,} more, see faults.txt", style="yellow")
-
-
-def _beginning(trainer: Any, recipe: Recipe, records: Sequence[Record]) -> list[str]:
-    faces = sum(len(record.boxes) for record in records)
-    start = f"goes on from step {trainer.step:,} of {trainer.steps:,}" if trainer.resumed else trainer.initial
-    return [
-        f"{recipe.name}: {plural(recipe.schedule.epochs, 'epoch')}",
-        f"data: {plural(len(records), 'picture')} with {plural(faces, 'face')}",
-        f"weights: {start}",
-    ]
-
-
-def _bar(*, enabled: bool) -> Progress:
-    console = _console.stderr()
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (enabled and console.is_terminal),
-    )
-
-
-def _teller(bar: Progress, trainer: Any) -> Callable[[TrainingProgress], None]:
-    """Show progress: a bar on a terminal, a line for each validation elsewhere."""
-    task = bar.add_task("training", total=trainer.steps, completed=trainer.step, state="")
-    seen: list[Any] = [None]
-    started = time.monotonic()
-
-    def tell(state: TrainingProgress) -> None:
-        loss = f"loss {state.losses['loss']:.3f} " if state.losses else ""
-        best = f" best {100 * state.best:.2f}" if state.best is not None else ""
-        bar.update(
-            task,
-            completed=state.step,
-            description=f"epoch {state.epoch + 1}/{state.epochs}",
-            state=f"{loss}{state.pictures_per_second:.1f} pictures/s{best}",
-        )
-        if state.ap is not seen[0] and not state.losses:
-            seen[0] = state.ap
-            figures = ", ".join(f"{name} {100 * ap:.2f}" for name, ap in (state.ap or {}).items())
-            _console.line(
-                bar.console,
-                f"epoch {state.epoch + 1}/{state.epochs}: AP {figures} %, "
-                f"{time.monotonic() - started:,.0f} s",
-            )
-
-    return tell
-
-
-def _ending(result: TrainingResult, faults: int, folder: Path) -> list[str]:
-    progress, shares = result.progress, result.shares
-    state = "interrupted" if result.stopped else "done"
-    lines = [
-        f"{state}: {progress.step:,} of {progress.steps:,} steps, {shares.pictures_per_second:.1f} pictures/s"
-    ]
-    if shares.pictures:
-        parts = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.of_work().items())
-        lines.append(f"work: {parts}; waiting for pictures {100 * shares.waiting / shares.total:.0f} %")
-    if progress.best is not None:
-        lines.append(f"best validation: {100 * progress.best:.2f} %")
-    if faults:
-        lines.append(f"{plural(faults, 'fault')} in the data: {folder / 'faults.txt'}")
-    lines.extend(f"weights: {path}" for path in (result.best, result.last) if path is not None)
-    return lines

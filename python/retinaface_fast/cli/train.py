@@ -12,6 +12,9 @@ from ._options import Quiet  # noqa: TC001 -- typer resolves them
 
 _DATA, _VALIDATION, _RUN, _OUTPUT = "Data", "Validation", "Run", "Output"
 
+#: What may be said again when a run goes on; the rest is in its folder.
+_SAID_AGAIN = ("resume", "device", "workers", "check", "quiet")
+
 _HELP = (
     "Train a network by a recipe, or go on with a run that was stopped.\n\n"
     "--data is a folder as WIDER FACE or RetinaFace publish theirs, a file of annotations "
@@ -25,6 +28,7 @@ _HELP = (
 
 
 def train(
+    context: typer.Context,
     *,
     config: Annotated[
         str,
@@ -101,9 +105,8 @@ def train(
     val_share: Annotated[
         float,
         typer.Option(
-            min=0.0,
-            max=0.5,
-            help="Share of --data that is measured on and not trained on, where there is no --val.",
+            metavar="SHARE",
+            help="Share of --data that is measured on and not trained on, at most 0.5.",
             rich_help_panel=_VALIDATION,
         ),
     ] = 0.0,
@@ -125,12 +128,21 @@ def train(
         ),
     ] = "bgr",
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:N or mps.", rich_help_panel=_RUN)
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="cpu, cuda, cuda:N or mps; without it, cuda where there is one.",
+            rich_help_panel=_RUN,
+        ),
     ] = None,
     workers: Annotated[
         int,
         typer.Option(
-            min=0, max=256, help="Processes that load pictures; 0 loads in the loop.", rich_help_panel=_RUN
+            metavar="N",
+            min=0,
+            max=256,
+            help="Processes that load pictures; 0 loads in the loop.",
+            rich_help_panel=_RUN,
         ),
     ] = 2,
     check: Annotated[
@@ -141,7 +153,8 @@ def train(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Go on with the run in this folder.",
+            help="Go on with the run in this folder; it knows the other options, but for "
+            "--device and --workers.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -159,25 +172,24 @@ def train(
 ) -> None:
     """Train a network by a recipe; what `_HELP` says."""
     from . import _train as work
+    from ._train_report import is_first_process
 
     if recipes:
         work.print_recipes()
         return
-    if on_fault not in ("skip", "fail"):
-        raise typer.BadParameter(f"expected skip or fail, got {on_fault}", param_hint="--on-fault")
-    if backbone_pixels not in ("bgr", "torchvision"):
-        raise typer.BadParameter(
-            f"expected bgr or torchvision, got {backbone_pixels}", param_hint="--backbone-pixels"
-        )
+    if device is not None:
+        _check_device(device)
     if resume is not None:
-        if data is not None or output is not None:
-            raise typer.BadParameter("--resume knows data and folder: leave --data and --output out")
+        given = [name for name in context.params if _is_given(context, name) and name not in _SAID_AGAIN]
+        if given:
+            options = ", ".join(_option(name) for name in given)
+            raise typer.BadParameter(f"the run knows its options: leave {options} out", param_hint="--resume")
         plan = work.read_plan(resume)
     else:
         if data is None:
             raise typer.BadParameter("name the pictures and faces to train on", param_hint="--data")
-        if val is not None and val_gt is not None:
-            raise typer.BadParameter("only one of --val and --val-gt can be given")
+        _check_choices(on_fault, backbone_pixels, val_share)
+        _check_together(context)
         plan = work.Plan(
             config=config,
             overrides=work.parse_overrides(overrides or []),
@@ -200,9 +212,50 @@ def train(
         if check
         else work.run(plan, device=device, workers=workers, quiet=quiet)
     )
-    if code == 130:
+    if code == 130 and is_first_process():
         _console.line(_console.stderr(), f"go on with: retinaface-fast train --resume {plan.output}")
     raise typer.Exit(code)
+
+
+def _option(name: str) -> str:
+    return "--set" if name == "overrides" else f"--{name.replace('_', '-')}"
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _check_device(device: str) -> None:
+    from retinaface_fast.engines.base import split_device
+
+    try:
+        split_device(device)
+    except ValueError as error:
+        raise typer.BadParameter(str(error).removeprefix("device: "), param_hint="--device") from None
+
+
+def _check_choices(on_fault: str, backbone_pixels: str, val_share: float) -> None:
+    if on_fault not in ("skip", "fail"):
+        raise typer.BadParameter(f"expected skip or fail, got {on_fault}", param_hint="--on-fault")
+    if backbone_pixels not in ("bgr", "torchvision"):
+        raise typer.BadParameter(
+            f"expected bgr or torchvision, got {backbone_pixels}", param_hint="--backbone-pixels"
+        )
+    if not 0 <= val_share <= 0.5:
+        raise typer.BadParameter(f"expected 0 to 0.5, got {val_share:g}", param_hint="--val-share")
+
+
+def _check_together(context: typer.Context) -> None:
+    """Check that each option of the validation has what it belongs to, and is not one too many."""
+    given = [name for name in ("val", "val_gt", "val_share") if _is_given(context, name)]
+    if len(given) > 1:
+        raise typer.BadParameter(f"only one of {' and '.join(map(_option, given))} can be given")
+    for name in ("val_images", "val_names"):
+        if _is_given(context, name) and given not in (["val"], ["val_gt"]):
+            raise typer.BadParameter("belongs to --val or --val-gt", param_hint=_option(name))
+    if _is_given(context, "backbone_pixels") and not _is_given(context, "init"):
+        raise typer.BadParameter("belongs to --init", param_hint="--backbone-pixels")
 
 
 train.__doc__ = _HELP
