@@ -62,7 +62,7 @@ def write_data(folder: Path, *, pictures: int, side: int = 64, landmarks: bool =
     (folder / "images").mkdir(parents=True)
     for number in range(pictures):
         picture = cv2.resize(rng.integers(60, 180, (5, 5, 3), np.uint8), (side, side))
-        lines.append(f"# {number}.png")
+        lines.append(f"# {number}.jpg")
         both = rng.random() < 0.5
         for place in range(1 + both):
             which = int(rng.integers(2))
@@ -77,7 +77,7 @@ def write_data(folder: Path, *, pictures: int, side: int = 64, landmarks: bool =
                 known = (x1 + a * (x2 - x1), y1 + b * (y2 - y1), 0.0)
                 values += known if landmarks else (-1.0, -1.0, -1.0)
             lines.append(" ".join(f"{value:.2f}" for value in [*values, 0.9]))
-        cv2.imwrite(str(folder / "images" / f"{number}.png"), picture)
+        cv2.imwrite(str(folder / "images" / f"{number}.jpg"), picture)
     (folder / "label.txt").write_text("\n".join(lines) + "\n")
     return folder
 
