@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from retinaface_fast import DatasetError
+from retinaface_fast import DatasetError, WeightsError
 from retinaface_fast.training import read_records
 from retinaface_fast.training.trainer import Trainer
 from retinaface_fast.training.validation import ValidationResult
@@ -330,12 +330,19 @@ def test_a_folder_of_another_number_of_processes(
     assert "goes on with 1 process in place of 4: batch norm sees other batches" in caplog.text
 
 
+def test_processes_that_do_not_share_a_folder(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the second one of two machines sees it: the first one has a checkpoint."""
+    monkeypatch.setattr("lightning_fabric.Fabric.broadcast", lambda *_, **__: "step-00000007")
+    with pytest.raises(DatasetError, match=r"is None, and step-00000007 in the first process: name a folder"):
+        make()
+
+
 def test_a_checkpoint_of_another_run_does_not_fit(make: Callable[..., Trainer], tmp_path: Path) -> None:
     make("run").run()
-    other = make("other", {"training.ema_decay": None})
-    other.run()
+    make("other", {"training.ema_decay": None}).run()
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "gone")
     (tmp_path / "other" / "checkpoints").rename(tmp_path / "run" / "checkpoints")
-    with pytest.raises(Exception, match=r"step-00000009 does not fit this run: .*average"):
+    with pytest.raises(WeightsError, match=r"step-00000009 does not fit this run: .*average"):
         make("run")
-    assert issubclass(DatasetError, Exception)
