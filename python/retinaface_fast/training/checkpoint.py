@@ -86,8 +86,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, step: int) -> Path:
         if target.exists():
             shutil.rmtree(target)
         part.replace(target)
-    except OSError as error:
-        raise DatasetError(f"cannot write the checkpoint {target}: {error.strerror or error}") from None
+    except (OSError, SafetensorError) as error:  # the latter is what a full disk is to safetensors
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"cannot write the checkpoint {target}: {reason}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     for old in _checkpoints(folder)[:-_KEPT]:
@@ -152,7 +153,12 @@ def set_rng_state(states: Mapping[str, torch.Tensor], device: torch.device) -> N
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / _STATE).is_file())
+    found = {
+        int(path.name.removeprefix(_PREFIX)): path
+        for path in folder.glob(f"{_PREFIX}*")
+        if path.name.removeprefix(_PREFIX).isdecimal() and (path / _STATE).is_file()
+    }
+    return [found[step] for step in sorted(found)]
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -151,7 +151,8 @@ class Learner:
         """
         module = self._network.module if self._average is None else self._average.module
         tensors = {
-            name: np.ascontiguousarray(tensor.detach().float().cpu().numpy())
+            # A copy: the next step changes these, and whoever has the weights keeps them.
+            name: np.array(tensor.detach().float().cpu().numpy(), order="C")
             for name, tensor in module.state_dict().items()
             if not name.endswith(".num_batches_tracked")
         }

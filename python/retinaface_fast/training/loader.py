@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.utils.data import DataLoader
 
+from retinaface_fast.errors import RetinaFaceError
+
 from .targets import collate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from .batch import Batch
+    from .batch import Batch, Sample
     from .dataset import TrainingDataset
     from .sampling import EpochSampler
 
@@ -34,10 +36,11 @@ class BatchLoader:
 
     def __init__(self, dataset: TrainingDataset, sampler: EpochSampler, *, workers: int) -> None:
         self._keys = _Keys(sampler)
+        self._workers = workers
         self._loader: Any = DataLoader(
-            cast("Any", dataset),  # anything with __getitem__ is one, and its keys need not be numbers
+            cast("Any", _Careful(dataset)),  # anything with __getitem__ will do; keys need not be numbers
             batch_sampler=self._keys,
-            collate_fn=collate,
+            collate_fn=_collate,
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context=_start_method() if workers else None,
@@ -46,9 +49,14 @@ class BatchLoader:
         )
 
     def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
-        """The micro-batches of an epoch, from its step `first` on."""
+        """The micro-batches of an epoch, from its step `first` on.
+
+        Raises:
+            RetinaFaceError: Whatever making a picture raises, as it is, when its batch is asked for; or a
+                worker was killed.
+        """
         self._keys.epoch, self._keys.first = epoch, first
-        return iter(self._loader)
+        return _batches(iter(self._loader), workers=self._workers)  # the workers begin now
 
 
 class _Keys:
@@ -60,6 +68,47 @@ class _Keys:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return self._sampler.batches(self.epoch, start_step=self.first)
+
+
+class _Careful:
+    """The data set with errors as results: torch puts the traceback of a worker into the message."""
+
+    def __init__(self, dataset: TrainingDataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | RetinaFaceError:
+        try:
+            return self._dataset[key]
+        except RetinaFaceError as error:
+            return error
+
+
+def _collate(samples: Sequence[Sample | RetinaFaceError]) -> Batch | RetinaFaceError:
+    made = []
+    for sample in samples:
+        if isinstance(sample, RetinaFaceError):
+            return sample
+        made.append(sample)
+    return collate(made)
+
+
+def _batches(loaded: Iterator[Batch | RetinaFaceError], *, workers: int) -> Iterator[Batch]:
+    try:
+        for batch in loaded:
+            if isinstance(batch, RetinaFaceError):
+                raise batch
+            yield batch
+    except (RuntimeError, OSError, EOFError) as error:
+        # torch finds that a worker is gone, or a connection to it breaks before. What begins with "Caught"
+        # was raised in a worker and is a bug.
+        if workers == 0 or str(error).startswith("Caught"):
+            raise
+        raise RetinaFaceError(
+            f"a process that loads pictures was ended; fewer workers need less memory: {error}"
+        ) from error
 
 
 def _start_method() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,12 @@ import numpy as np
 from retinaface_fast import ops
 from retinaface_fast._imports import import_cv2
 from retinaface_fast.draw import draw_faces
-from retinaface_fast.errors import MissingDependencyError
+from retinaface_fast.errors import DatasetError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+    from types import TracebackType
 
     from retinaface_fast._typing import FloatArray, UInt8Array
     from retinaface_fast.detections import Detections
@@ -28,46 +30,69 @@ __all__ = ["RunLog", "picture_of_batch", "picture_of_found"]
 _MOST, _SIDE = 9, 320
 
 
-class RunLog:
-    """Writes what a run has to say to TensorBoard files.
+class RunLog(contextlib.AbstractContextManager["RunLog"]):
+    """Writes what a run has to say to TensorBoard files; a context that closes them.
 
     Args:
         folder: Where the files go. Several runs, one after the other, may write there.
-        first_step: Steps that are done; what an earlier run has written beyond them is taken back.
+        steps_done: Steps that are done; what an earlier run has written beyond them is taken back.
 
     Raises:
         MissingDependencyError: TensorBoard is not installed.
+        DatasetError: The files cannot be written; every method may raise it, for what earlier ones wrote.
     """
 
-    def __init__(self, folder: Path, *, first_step: int = 0) -> None:
+    def __init__(self, folder: Path, *, steps_done: int = 0) -> None:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
             raise MissingDependencyError(
                 "tensorboard", purpose="the log of training", extra="train"
             ) from error
-        self._writer: Any = SummaryWriter(str(folder), purge_step=first_step if first_step else None)
+        self._folder = folder
+        with self._writing():
+            # It is the first step that is taken back; what belongs to the last one that is done stays.
+            self._writer: Any = SummaryWriter(str(folder), purge_step=steps_done + 1)
 
     def scalars(self, values: Mapping[str, float], *, step: int) -> None:
         """Add figures to curves, by the tags that are their keys."""
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
+        with self._writing():
+            for tag, value in values.items():
+                self._writer.add_scalar(tag, value, step)
 
     def picture(self, tag: str, image: UInt8Array, *, step: int) -> None:
         """Add a BGR picture, (H, W, 3) uint8."""
-        self._writer.add_image(tag, np.ascontiguousarray(image[:, :, ::-1]), step, dataformats="HWC")
+        with self._writing():
+            self._writer.add_image(tag, np.ascontiguousarray(image[:, :, ::-1]), step, dataformats="HWC")
 
     def text(self, tag: str, text: str, *, step: int) -> None:
         """Add text, as Markdown."""
-        self._writer.add_text(tag, text, step)
+        with self._writing():
+            self._writer.add_text(tag, text, step)
 
     def flush(self) -> None:
         """Bring what was added to the disk."""
-        self._writer.flush()
+        with self._writing():
+            self._writer.flush()
 
     def close(self) -> None:
         """Bring what was added to the disk, and close the file."""
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Whatever ended the run is more than a log that cannot be closed.
+        with contextlib.suppress(DatasetError) if error is not None else contextlib.nullcontext():
+            self.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DatasetError(f"cannot write {self._folder}: {error.strerror or error}") from None
 
 
 def picture_of_batch(batch: Batch, *, anchors: FloatArray, config: RetinaFaceConfig) -> UInt8Array:

@@ -15,12 +15,37 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from filelock import BaseFileLock
+
     from .records import Record
 
-__all__ = ["claim_run", "data_digest"]
+__all__ = ["claim_run", "data_digest", "lock_run"]
 
 #: What may differ: another release, and from where the program was called.
 _MAY_DIFFER = ("arguments", "retinaface_fast")
+
+
+def lock_run(folder: Path) -> BaseFileLock:
+    """Keep other processes from training in a folder; it is made if need be.
+
+    Returns:
+        The lock, acquired. Whoever drops it or ends, however that may be, gives the folder back.
+
+    Raises:
+        DatasetError: Another process has it, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # One thread may make a trainer and another one run it.
+        lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
+        lock.acquire()
+    except Timeout:
+        raise DatasetError(f"{folder}: another process is training there; wait for it, or end it") from None
+    except OSError as error:
+        raise DatasetError(f"cannot write {folder}: {error.strerror or error}") from None
+    return lock
 
 
 def claim_run(folder: Path, record: Mapping[str, Any], *, has_checkpoint: bool, write: bool) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import signal
 import threading
 import time
 from pathlib import Path
@@ -30,13 +29,14 @@ from retinaface_fast.weights import save_weights
 from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from .dataset import TrainingDataset
 from .initialisation import initialise
+from .interrupts import stop_on_signals
 from .learner import Learner
 from .loader import BatchLoader
 from .logs import RunLog, picture_of_batch, picture_of_found
 from .optimisation import lr_factor
 from .processes import join_processes
 from .progress import Shares, TrainingProgress, TrainingResult
-from .run_folder import claim_run, data_digest
+from .run_folder import claim_run, data_digest, lock_run
 from .sampling import EpochSampler
 from .unfolding import unfold_batch_norm
 
@@ -90,7 +90,8 @@ class Trainer:
 
     Raises:
         ValueError: An argument or a combination of them cannot be.
-        DatasetError: `output` holds a run of another recipe or other data.
+        DatasetError: `output` holds a run of another recipe or other data, or one that is at work, or cannot
+            be written, or is not the same folder in all processes.
         WeightsError: Initial weights or the checkpoint do not fit.
         EngineError: The device is not there.
         MissingDependencyError: A package of the extra `train` is not installed.
@@ -154,21 +155,28 @@ class Trainer:
         self._faults: dict[str, None] = {}
         self._shares = Shares()
         self._step = 0
+        self._epochs_done = 0
         self._best: float | None = None
         self._ap: dict[str, float] | None = None
         self._without_best = 0
-        latest = latest_checkpoint(self._checkpoints)
-        claim_run(self.output, self._record, has_checkpoint=latest is not None, write=self.is_first_process)
-        self._fabric.barrier()
-        network = initial.network
-        if initial.folded and not folded:
-            # What was measured is in the checkpoint, where there is one.
-            network = RetinaFace(self._config) if latest is not None else self._unfolded(network)
-        self._learner = Learner(network, recipe, self._fabric)
-        #: Whether the run goes on from a checkpoint that the folder held.
-        self.resumed = latest is not None
-        if latest is not None:
-            self._restore(load_checkpoint(latest), latest)
+        self._lock = lock_run(self.output) if self.is_first_process else None
+        with contextlib.ExitStack() as failure:
+            failure.callback(self._unlock)
+            latest = self._latest_of_all()
+            claim_run(
+                self.output, self._record, has_checkpoint=latest is not None, write=self.is_first_process
+            )
+            self._fabric.barrier()
+            network = initial.network
+            if initial.folded and not folded:
+                # What was measured is in the checkpoint, where there is one.
+                network = RetinaFace(self._config) if latest is not None else self._unfolded(network)
+            self._learner = Learner(network, recipe, self._fabric)
+            #: Whether the run goes on from a checkpoint that the folder held.
+            self.resumed = latest is not None
+            if latest is not None:
+                self._restore(load_checkpoint(latest), latest)
+            failure.pop_all()
 
     # What a caller needs to know
 
@@ -213,39 +221,29 @@ class Trainer:
             RetinaFaceError: The loss is no longer a finite number.
         """
         tell = progress if progress is not None and self.is_first_process else None
-        log = RunLog(self.output / "log", first_step=self._step) if self.is_first_process else None
-        stopped = finished = False
+        stopped = False
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._interruptible())
-            if log is not None:
-                stack.callback(log.close)
+            if self._lock is not None:
+                self._lock.acquire()  # has it from the beginning, unless this is the second call
+                stack.callback(self._unlock)
+            stack.callback(self._stop.clear)
+            stack.enter_context(stop_on_signals(self._stop))
+            log = None
+            if self.is_first_process:
+                log = stack.enter_context(RunLog(self.output / "log", steps_done=self._step))
                 if self._step == 0:
                     log.text("run", f"```\n{json.dumps(self._record, indent=2)}\n```", step=0)
             loader = BatchLoader(self._dataset, self._sampler, workers=self._workers)
-            first_epoch, first = divmod(self._step, self._sampler.steps_per_epoch)
-            if self._ends_early():
-                first_epoch = self.recipe.schedule.epochs  # nothing is left to do
-            for epoch in range(first_epoch, self.recipe.schedule.epochs):
-                stopped = self._epoch(loader, epoch, first, log=log, tell=tell, fault=fault)
-                first = 0
+            while self._epochs_done < self.recipe.schedule.epochs and not self._ends_early():
+                stopped = self._epoch(loader, self._epochs_done, log=log, tell=tell, fault=fault)
                 if stopped:
+                    self._save(log)
                     break
-                if self._is_due(epoch):
-                    self._validate(epoch, log)
-                    if tell is not None:
-                        tell(self._progress(epoch, {}))
-                if self.is_first_process:
-                    self._write_weights("last", epoch)
-                self._save()
-                if self._ends_early():
-                    break
-            finished = not stopped
-            if stopped:
-                self._save()
+                self._end_epoch(self._epochs_done, log=log, tell=tell)
         last, best = self.output / "last.safetensors", self.output / "best.safetensors"
         return TrainingResult(
             progress=self._progress(max(0, -(-self._step // self._sampler.steps_per_epoch) - 1), {}),
-            finished=finished,
+            finished=not stopped,
             stopped=stopped,
             shares=self._shares,
             last=last if last.is_file() else None,
@@ -257,18 +255,20 @@ class Trainer:
         self,
         loader: BatchLoader,
         epoch: int,
-        first: int,
         *,
         log: RunLog | None,
         tell: Callable[[TrainingProgress], None] | None,
         fault: Callable[[str], None] | None,
     ) -> bool:
-        """Work through an epoch from its step `first`; True if the run is to stop."""
+        """Work through what is left of an epoch; True if the run is to stop."""
+        steps_per_epoch = self._sampler.steps_per_epoch
+        first = self._step - epoch * steps_per_epoch
+        if first == steps_per_epoch:
+            return False  # stopped after its last step, and taken up again
         batches = loader.epoch(epoch, first)
         sums: dict[str, float] = {}
         summed = 0
         saved = started = time.perf_counter()
-        steps_per_epoch = self._sampler.steps_per_epoch
         for _ in range(first, steps_per_epoch):
             micro_batches = self._next(batches, fault)
             if log is not None and self._step == 0:
@@ -301,7 +301,7 @@ class Trainer:
             if stop:
                 return True
             if now - saved > self._checkpoint_seconds and not ends:
-                self._save()
+                self._save(log)
                 saved = started = time.perf_counter()
         return False
 
@@ -321,6 +321,20 @@ class Trainer:
                     if fault is not None:
                         fault(text)
         return micro_batches
+
+    def _end_epoch(
+        self, epoch: int, *, log: RunLog | None, tell: Callable[[TrainingProgress], None] | None
+    ) -> None:
+        """Validate where that is due, and write weights and a checkpoint."""
+        if self._is_due(epoch):
+            self._save(log)  # validation takes long, and who interrupts it loses nothing
+            self._validate(epoch, log)
+            if tell is not None:
+                tell(self._progress(epoch, {}))
+        if self.is_first_process:
+            self._write_weights("last", epoch)
+        self._epochs_done = epoch + 1
+        self._save(log)
 
     # Validation
 
@@ -351,7 +365,7 @@ class Trainer:
         self._ap = outcome
         metric = self.recipe.validation.metric
         value = outcome[metric] if metric in outcome else float(np.mean(list(outcome.values())))
-        if self._best is None or value > self._best:
+        if value > (-np.inf if self._best is None else self._best):
             self._best, self._without_best = value, 0
             if self.is_first_process:
                 self._write_weights("best", epoch)
@@ -390,21 +404,37 @@ class Trainer:
 
     # Checkpoints
 
-    def _save(self) -> None:
-        if self.is_first_process:
-            tensors, values = self._learner.state()
-            state = {
-                **values,
-                "step": self._step,
-                "steps_per_epoch": self._sampler.steps_per_epoch,
-                "world_size": self._fabric.world_size,
-                "best": self._best,
-                "ap": self._ap,
-                "without_best": self._without_best,
-                "faults": list(self._faults),
-            }
-            save_checkpoint(self._checkpoints, Checkpoint(tensors, state), step=self._step)
-        self._fabric.barrier()
+    def _latest_of_all(self) -> Path | None:
+        """The last checkpoint, which all processes must see: those of other machines have other disks."""
+        latest = latest_checkpoint(self._checkpoints)
+        name = None if latest is None else latest.name
+        first: str | None = self._fabric.broadcast(name)
+        if name != first:
+            raise DatasetError(
+                f"{self._checkpoints}: the last checkpoint is {name}, and {first} in the first process: name "
+                "a folder that all processes share"
+            )
+        return latest
+
+    def _save(self, log: RunLog | None) -> None:
+        # The others need not wait, and must not: only the first process knows when a checkpoint is due.
+        if not self.is_first_process:
+            return
+        if log is not None:
+            log.flush()  # a run that goes on from here does not log again what came before
+        tensors, values = self._learner.state()
+        state = {
+            **values,
+            "step": self._step,
+            "epochs_done": self._epochs_done,
+            "steps_per_epoch": self._sampler.steps_per_epoch,
+            "world_size": self._fabric.world_size,
+            "best": self._best,
+            "ap": self._ap,
+            "without_best": self._without_best,
+            "faults": list(self._faults),
+        }
+        save_checkpoint(self._checkpoints, Checkpoint(tensors, state), step=self._step)
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
         state = checkpoint.state
@@ -414,6 +444,15 @@ class Trainer:
                 raise WeightsError(f"an epoch had {found} steps and has {wanted}")
             self._learner.load_state(checkpoint.tensors, state)
             self._step = int(state["step"])
+            self._epochs_done = int(state["epochs_done"])
+            processes, now = int(state["world_size"]), self._fabric.world_size
+            if processes != now and self.is_first_process:
+                _LOGGER.warning(
+                    "the run goes on with %d %s in place of %d: batch norm sees other batches",
+                    now,
+                    "process" if now == 1 else "processes",
+                    processes,
+                )
             self._best, self._ap = state["best"], state["ap"]
             self._without_best = int(state["without_best"])
             self._faults = dict.fromkeys(state["faults"])
@@ -463,24 +502,6 @@ class Trainer:
             best=self._best,
         )
 
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Turn the first Ctrl-C (and SIGTERM) into a stop after the step; the second one interrupts."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def ask(number: int, frame: object) -> None:
-            if self._stop.is_set():
-                signal.signal(number, before[number])
-                raise KeyboardInterrupt
-            self._stop.set()
-
-        for number in before:
-            signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release(force=True)

@@ -114,10 +114,11 @@ def widerface_validator(
         images: Folder of the pictures, `<event>/<name>.jpg`.
         truth: The ground truth, of `data.read_ground_truth`.
         device: As for `FaceDetector`.
-        most: Unused pictures are an error: the number of them that may be missing. None allows none.
+        most: How many pictures may be missing, which then count as pictures without a prediction; None for
+            none.
 
     Raises:
-        DatasetError: A picture is missing.
+        DatasetError: More pictures are missing.
     """
     paths = [images / f"{name}.jpg" for name in truth.names]
     missing = [path for path in paths if not path.is_file()]
@@ -132,7 +133,12 @@ def records_validator(records: Sequence[Record], *, device: str | None = None) -
     Args:
         records: The pictures and their faces.
         device: As for `FaceDetector`.
+
+    Raises:
+        DatasetError: There is no face to be found.
     """
+    if all(record.ignored.all() for record in records):
+        raise DatasetError("there is no face to be found in the pictures to validate on")
     return Validator(
         [record.image for record in records],
         boxes=[record.boxes.astype(np.float64) for record in records],
