@@ -97,6 +97,14 @@ def test_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines(axes["loss"]) == {"loss": ([1, 2, 3, 4, 5], [9.0, 8.0, 7.0, 3.0, 2.0])}
 
 
+def test_a_curve_that_is_taken_back_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log(tmp_path, {"train/loss": {1: 9.0, 5: 8.0}, "validation/ap": {5: 0.5}}, name="a")
+    log(tmp_path, {"train/loss": {5: 7.0}}, name="b", purge=4)
+    axes = drawn(monkeypatch, tmp_path, tmp_path / "run.png")
+    assert list(axes) == ["loss"]
+    assert lines(axes["loss"]) == {"loss": ([1, 5], [9.0, 7.0])}
+
+
 @pytest.mark.parametrize("folders", [("log", "log"), ("second", "first")])
 def test_the_later_value_of_a_step_wins(
     folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

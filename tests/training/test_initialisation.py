@@ -127,6 +127,8 @@ def test_published_weights_are_folded() -> None:
     assert set(state) == set(weights.tensors)
     assert all(np.array_equal(state[name].numpy(), array) for name, array in weights.tensors.items())
     assert initial.description == f"mobilenet0.25 (sha256 {weights.sha256[:12]})"
+    assert initial.metadata["licence"] == weights.metadata["licence"] != ""
+    assert initial.metadata["initial_upstream_sha256"] == weights.metadata["upstream_sha256"]
 
 
 def test_weights_are_a_copy() -> None:

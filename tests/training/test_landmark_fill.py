@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinaface_fast import FaceDetector, ImageError
-from retinaface_fast.training.landmark_fill import fill_landmarks
+from retinaface_fast import DatasetError, FaceDetector, ImageError
+from retinaface_fast.training.landmark_fill import fill_landmarks, load_landmarks, save_landmarks
 from retinaface_fast.training.records import Record
 
 
@@ -127,3 +127,33 @@ def test_a_real_face(astronaut_path: Path) -> None:
     assert (marks[:, 0] < 270).all()
     assert marks[0, 0] < marks[2, 0] < marks[1, 0]
     assert marks[:2, 1].max() < marks[2, 1] < marks[3:, 1].min()
+
+
+def test_kept_landmarks_come_back_bit_for_bit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    landmarks = rng.normal(size=(2, 5, 2)).astype(np.float32)
+    landmarks[1, 3] = np.nan
+    filled = [record(FACES, landmarks=landmarks), record([], name="b.jpg"), record(FACES[:1], name="c.jpg")]
+    save_landmarks(tmp_path / "landmarks.npz", filled)
+    bare = [record(FACES), record([], name="b.jpg"), record(FACES[:1], name="c.jpg")]
+    restored = load_landmarks(tmp_path / "landmarks.npz", bare)
+    assert [path.name for path in tmp_path.iterdir()] == ["landmarks.npz"]
+    assert [one.image for one in restored] == [one.image for one in bare]
+    for one, other in zip(restored, filled, strict=True):
+        np.testing.assert_array_equal(one.landmarks, other.landmarks)
+
+
+def test_kept_landmarks_of_other_data(tmp_path: Path) -> None:
+    path = tmp_path / "landmarks.npz"
+    save_landmarks(path, [record(FACES), record(FACES[:1])])
+    with pytest.raises(
+        DatasetError, match=r"landmarks.npz: expected landmarks of 3 faces, got those of other"
+    ):
+        load_landmarks(path, [record(FACES[:1]), record(FACES)])
+    path.write_bytes(b"PK no archive")
+    with pytest.raises(DatasetError, match=r"landmarks.npz: expected kept landmarks"):
+        load_landmarks(path, [record(FACES)])
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DatasetError, match=r"cannot write .*landmarks.npz"):
+        save_landmarks(path, [record(FACES)])

@@ -252,6 +252,10 @@ def test_overrides_fill_a_section_that_the_file_lacks(tmp_path: Path) -> None:
             "[training]\nbatch_size = 10\naccumulate = 3\n",
             r"training: batch_size must be a multiple of .* 3, got 10",
         ),
+        (
+            '[validation]\nprotocol = "orignal"\n',
+            r"validation: protocol: expected one of original, default, .*, got 'orignal'",
+        ),
         ("[schedule\nepochs = 3\n", r"mine\.toml: is not TOML: .*line 1"),
         ("schedule = 3\n", r"mine\.toml: schedule: "),
     ],

@@ -23,6 +23,8 @@ from ._report import plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.progress import Progress
+
     from retinaface_fast.training import Recipe, Record, Validator
 
 _PATHS = ("data", "images", "names", "val", "val_images", "val_names", "val_gt", "output")
@@ -167,7 +169,7 @@ def run(plan: Plan, *, device: str | None, workers: int, quiet: bool) -> int:
             param_hint="--data",
         )
     validator = _validator(plan, held_out, device)
-    from retinaface_fast.training import Trainer, fill_landmarks, plot_run
+    from retinaface_fast.training import Trainer, plot_run
 
     shown = report.is_first_process() and not quiet
     with contextlib.ExitStack() as stack:
@@ -175,9 +177,7 @@ def run(plan: Plan, *, device: str | None, workers: int, quiet: bool) -> int:
         faults = report.Faults(bar.console, found if report.is_first_process() else (), quiet=quiet)
         stack.enter_context(faults.listening())
         if plan.landmarks_from is not None:
-            detector = _detector(plan.landmarks_from, device)
-            told = report.counter(bar, "landmarks", len(records))
-            records = fill_landmarks(records, detector=detector, progress=told)
+            records = _filled(records, plan, device, bar)
         try:
             trainer = Trainer(
                 recipe,
@@ -229,20 +229,27 @@ def _with_landmarks(records: Sequence[Record]) -> int:
 
 
 def _recipe(plan: Plan) -> Recipe:
-    from retinaface_fast.evaluation import PROTOCOLS
     from retinaface_fast.training import load_recipe
 
     try:
-        recipe = load_recipe(plan.config, plan.overrides)
+        return load_recipe(plan.config, plan.overrides)
     except ValueError as error:
         raise typer.BadParameter(str(error).removeprefix("source: "), param_hint="--config") from None
-    protocol = recipe.validation.protocol
-    if protocol not in PROTOCOLS:  # the first validation would find out, after hours
-        raise typer.BadParameter(
-            f"validation.protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}",
-            param_hint="--config",
-        )
-    return recipe
+
+
+def _filled(records: Sequence[Record], plan: Plan, device: str | None, bar: Progress) -> Sequence[Record]:
+    """The records with landmarks that a detector finds, or has found when the run began."""
+    from retinaface_fast.training.landmark_fill import fill_landmarks, load_landmarks, save_landmarks
+
+    # Whoever goes on must have the same bits, and another device or release may find others.
+    kept = plan.output / "landmarks.npz"
+    if kept.is_file():
+        return load_landmarks(kept, records)
+    told = report.counter(bar, "landmarks", len(records))
+    filled = fill_landmarks(records, detector=_detector(str(plan.landmarks_from), device), progress=told)
+    if report.is_first_process():
+        save_landmarks(kept, filled)
+    return filled
 
 
 def _detector(source: str, device: str | None) -> Any:

@@ -106,7 +106,9 @@ def _read(folder: Path) -> _Curves:
         accumulator = EventAccumulator(str(place), size_guidance={"scalars": 0})
         accumulator.Reload()
         for tag in accumulator.Tags()["scalars"]:
-            events.setdefault(tag, []).extend(accumulator.Scalars(tag))
+            # A restart may take back all that a tag has, and leave its name.
+            if accumulator.Scalars(tag):
+                events.setdefault(tag, []).extend(accumulator.Scalars(tag))
     return {
         tag: dict(sorted({event.step: event.value for event in sorted(found, key=_written)}.items()))
         for tag, found in sorted(events.items())

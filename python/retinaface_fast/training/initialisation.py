@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -50,11 +51,13 @@ class Initial(NamedTuple):
         network: The network, in training mode, on the CPU.
         folded: Whether it has no batch norm, because the weights came with batch norm folded in.
         description: Where the weights come from, in words.
+        metadata: What their file says of where it is from, such as its licence; empty for random weights.
     """
 
     network: RetinaFace
     folded: bool
     description: str
+    metadata: Mapping[str, str] = MappingProxyType({})
 
 
 def initialise(
@@ -104,6 +107,7 @@ def initialise(
         weights = load_weights(source, config=plain)
         tensors = _tensors(weights.tensors)
         description = f"{source} (sha256 {weights.sha256[:12]})"
+        metadata = weights.metadata
     elif is_backbone(file.tensors):
         translated = translate_backbone(file.tensors, config=plain, source=file.source)
         tensors = _tensors(translated.tensors)
@@ -112,16 +116,26 @@ def initialise(
         network = _network(config, seed, folded=False)
         network.load_state_dict({**network.state_dict(), **tensors})
         description = f"backbone of {file.source} (sha256 {file.sha256[:12]}), the rest random, seed {seed}"
-        return Initial(network, folded=False, description=description)
+        return Initial(network, False, description, _provenance(file.metadata))
     else:
         tensors = _retinaface_tensors(file, config, plain)
         description = f"{file.source} (sha256 {file.sha256[:12]})"
+        metadata = file.metadata
     folded = not any(".norm." in name for name in tensors)
     network = _network(config, seed, folded=folded)
     _bend(tensors, config)
     # What a file need not have, and only that, stays as it is: counters, and offsets that begin at zero.
     network.load_state_dict({**network.state_dict(), **tensors})
-    return Initial(network, folded=folded, description=description)
+    return Initial(network, folded, description, _provenance(metadata))
+
+
+def _provenance(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    """What holds for weights that come from those of a file, too, and where the file is from."""
+    carried = {key: metadata[key] for key in ("licence",) if key in metadata}
+    for key in ("name", "upstream_url", "upstream_file", "upstream_sha256"):
+        if key in metadata:
+            carried[f"initial_{key}"] = metadata[key]
+    return MappingProxyType(carried)
 
 
 def _file(source: str | os.PathLike[str]) -> WeightsFile | None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import zipfile
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retinaface_fast._files import write_whole
 from retinaface_fast._validation import check_fraction
-from retinaface_fast.errors import ImageError
+from retinaface_fast.errors import DatasetError, ImageError
 from retinaface_fast.ops import box_iou
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from retinaface_fast._typing import FloatArray, IntArray
     from retinaface_fast.detector import FaceDetector
 
     from .records import Record
 
-__all__ = ["fill_landmarks"]
+__all__ = ["fill_landmarks", "load_landmarks", "save_landmarks"]
 
 _logger = logging.getLogger(__name__)
 
@@ -62,6 +66,42 @@ def fill_landmarks(
         if progress is not None:
             progress(number, len(records))
     return tuple(filled)
+
+
+def save_landmarks(path: Path, records: Sequence[Record]) -> None:
+    """Keep the landmarks of pictures in a file, whole or not at all.
+
+    Raises:
+        DatasetError: It cannot be written.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        landmarks=np.concatenate([np.empty((0, 5, 2), np.float32), *(r.landmarks for r in records)]),
+        faces=np.array([len(record.boxes) for record in records], np.int64),
+    )
+    try:
+        write_whole(path, buffer.getvalue())
+    except OSError as error:
+        raise DatasetError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def load_landmarks(path: Path, records: Sequence[Record]) -> tuple[Record, ...]:
+    """Give pictures the landmarks that `save_landmarks` kept of the same ones.
+
+    Raises:
+        DatasetError: The file cannot be read, or is that of other pictures.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            landmarks, faces = file["landmarks"], file["faces"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{path}: expected kept landmarks, got something else: {error}") from None
+    counts = [len(record.boxes) for record in records]
+    if faces.tolist() != counts or landmarks.shape != (sum(counts), 5, 2):
+        raise DatasetError(f"{path}: expected landmarks of {sum(counts):,} faces, got those of other data")
+    parts = np.split(landmarks.astype(np.float32), np.cumsum(counts)[:-1])
+    return tuple(replace(record, landmarks=part) for record, part in zip(records, parts, strict=True))
 
 
 def _fill(record: Record, detector: FaceDetector, min_iou: float) -> Record:

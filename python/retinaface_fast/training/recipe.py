@@ -280,6 +280,14 @@ class ValidationSection(_Section):
     metric: Literal["easy", "medium", "hard", "mean"] = "mean"
     patience: Count | None = None
 
+    @model_validator(mode="after")
+    def _known(self) -> ValidationSection:
+        from retinaface_fast.evaluation import PROTOCOLS
+
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {self.protocol!r}")
+        return self
+
 
 class Recipe(_Section):
     """A whole recipe, section by section.

@@ -139,6 +139,7 @@ class Trainer:
         initial = initialise(self._config, init, seed=training.seed, backbone_pixels=backbone_pixels)
         #: Where the weights came from, in words.
         self.initial = initial.description
+        self._provenance = initial.metadata
         folded = initial.folded and training.batch_norm == "as-is"
         self._record = {
             "retinaface_fast": retinaface_fast.__version__,
@@ -386,6 +387,7 @@ class Trainer:
 
     def _weights(self, epoch: int) -> ModelWeights:
         metadata = {
+            **self._provenance,
             "trained_by": f"retinaface_fast {retinaface_fast.__version__}",
             "recipe": self.recipe.name,
             "initial_weights": self.initial,
