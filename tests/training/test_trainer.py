@@ -162,8 +162,9 @@ def test_it_learns_real_pictures_by_heart(wider_dir: Path, tmp_path: Path) -> No
     result = Trainer(
         recipe(tmp_path, changes), squares, tmp_path / "run", validator=validator, workers=0, device="cpu"
     ).run()
-    assert result.progress.ap is not None
-    assert result.progress.ap["ap"] > 0.95
+    # Measured: 0.961 after half of the epochs, 0.952 after all of them.
+    assert result.progress.best is not None
+    assert result.progress.best > 0.95
 
 
 # Options of the recipe
