@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -114,8 +115,8 @@ def test_it_learns_a_few_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_it_learns_real_pictures_by_heart(wider_dir: Path, tmp_path: Path) -> None:
-    # The first sixteen of the list that hold one to ten faces, all of them at least 30 pixels high where the
-    # long side of the picture is 320 pixels: what the network sees.
+    # The first sixteen of the list that hold one to ten faces, all of them at least 16 pixels wide and high
+    # where the long side of the picture is 320 pixels: what the network sees.
     def fits(record: Record) -> bool:
         if not 1 <= len(record.boxes) <= 10 or record.ignored.any():
             return False
@@ -136,32 +137,34 @@ def test_it_learns_real_pictures_by_heart(wider_dir: Path, tmp_path: Path) -> No
         if len(records) == 16:
             break
     assert len(records) == 16
-    small = []
-    for number, record in enumerate(records):  # validated at the size at which they are learnt
+    squares = []
+    for number, record in enumerate(records):  # what the network is taught is what it is asked
         image = cv2.imread(str(record.image))
+        assert image is not None
         scale = 320 / max(image.shape[:2])
-        size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+        height, width = (round(side * scale) for side in image.shape[:2])
+        square = np.full((320, 320, 3), 120, np.uint8)
+        square[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         path = tmp_path / f"{number}.png"
-        cv2.imwrite(str(path), cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-        small.append(
-            type(record)(path, record.boxes * scale, record.landmarks, record.ignored, record.source)
+        cv2.imwrite(str(path), square)
+        squares.append(
+            dataclasses.replace(record, image=path, boxes=(record.boxes * scale).astype(np.float32))
         )
     changes = {
         "augmentation.side": 320,
-        # The padded square holds the whole picture.
-        "augmentation.crop_scales": [2.0],
-        "training.batch_size": 8,
-        "schedule.epochs": 150,
+        "training.batch_size": 4,
+        "schedule.epochs": 70,
         "schedule.warmup_epochs": 2,
-        "validation.every": 150,
+        "validation.every": 35,
         "optimiser.lr": 3e-3,
     }
-    validator = records_validator(small, device="cpu")
+    validator = records_validator(squares, device="cpu")
     result = Trainer(
-        recipe(tmp_path, changes), small, tmp_path / "run", validator=validator, workers=0, device="cpu"
+        recipe(tmp_path, changes), squares, tmp_path / "run", validator=validator, workers=0, device="cpu"
     ).run()
-    assert result.progress.ap is not None
-    assert result.progress.ap["ap"] > 0.95
+    # Measured: 0.961 after half of the epochs, 0.952 after all of them.
+    assert result.progress.best is not None
+    assert result.progress.best > 0.95
 
 
 # Options of the recipe
@@ -444,7 +447,12 @@ def test_two_runs_in_one_folder(make: Callable[..., Trainer], tmp_path: Path) ->
     with pytest.raises(DatasetError, match=r"run: another process is training there; wait for it, or end it"):
         make()
     first.run()
-    assert make().resumed
+    other = make()
+    assert other.resumed
+    with pytest.raises(DatasetError, match=r"run: another process is training there"):
+        first.run()
+    other.run()
+    first.run()
     failed = recipe(tmp_path, {"optimiser.frozen": ["nothing"]})
     for _ in range(2):  # a trainer that could not be made does not keep the folder
         with pytest.raises(ValueError, match="frozen"):

@@ -25,8 +25,12 @@ __all__ = ["claim_run", "data_digest", "lock_run"]
 _MAY_DIFFER = ("arguments", "retinaface_fast")
 
 
-def lock_run(folder: Path) -> BaseFileLock:
+def lock_run(folder: Path, lock: BaseFileLock | None = None) -> BaseFileLock:
     """Keep other processes from training in a folder; it is made if need be.
+
+    Args:
+        folder: The folder.
+        lock: What an earlier call returned, to acquire it again; None makes one.
 
     Returns:
         The lock, acquired. Whoever drops it or ends, however that may be, gives the folder back.
@@ -38,8 +42,9 @@ def lock_run(folder: Path) -> BaseFileLock:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # One thread may make a trainer and another one run it.
-        lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
+        if lock is None:
+            # One thread may make a trainer and another one run it.
+            lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
         lock.acquire()
     except Timeout:
         raise DatasetError(f"{folder}: another process is training there; wait for it, or end it") from None

@@ -218,14 +218,15 @@ class Trainer:
             What it has come to.
 
         Raises:
-            DatasetError: A picture cannot be decoded and `on_fault` is "fail", or the folder be written.
+            DatasetError: A picture cannot be decoded and `on_fault` is "fail", the folder cannot be written,
+                or another process trains there since the first call.
             RetinaFaceError: The loss is no longer a finite number.
         """
         tell = progress if progress is not None and self.is_first_process else None
         stopped = False
         with contextlib.ExitStack() as stack:
             if self._lock is not None:
-                self._lock.acquire()  # has it from the beginning, unless this is the second call
+                lock_run(self.output, self._lock)  # has it already, unless this is the second call
                 stack.callback(self._unlock)
             stack.callback(self._stop.clear)
             stack.enter_context(stop_on_signals(self._stop))
@@ -446,7 +447,7 @@ class Trainer:
                 raise WeightsError(f"an epoch had {found} steps and has {wanted}")
             self._learner.load_state(checkpoint.tensors, state)
             self._step = int(state["step"])
-            self._epochs_done = int(state["epochs_done"])
+            self._epochs_done = int(state.get("epochs_done", self._step // wanted))
             processes, now = int(state["world_size"]), self._fabric.world_size
             if processes != now and self.is_first_process:
                 _LOGGER.warning(
