@@ -14,7 +14,6 @@ from retinaface_fast.errors import ImageError
 from retinaface_fast.training import records_validator, widerface_validator
 from retinaface_fast.training import validation as module
 from retinaface_fast.training.records import Record
-from retinaface_fast.training.validation import ValidationResult
 from retinaface_fast.weights import bundled_path, load_weights
 
 if TYPE_CHECKING:
@@ -185,10 +184,3 @@ def test_missing_pictures_of_wider_face(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="2 of 3"):
         widerface_validator(tmp_path, every, most=1)
     assert len(widerface_validator(tmp_path, every, most=2).images) == 3
-
-
-def test_the_figure_that_decides() -> None:
-    result = ValidationResult({"easy": 0.9, "medium": 0.6, "hard": 0.3}, ())
-    assert [result.metric(name) for name in ("easy", "medium", "hard")] == [0.9, 0.6, 0.3]
-    assert result.metric("mean") == pytest.approx(0.6)
-    assert ValidationResult({"ap": 0.5}, ()).metric("mean") == 0.5

@@ -12,6 +12,7 @@ from retinaface_fast import ops
 from retinaface_fast._imports import import_cv2
 from retinaface_fast.draw import draw_faces
 from retinaface_fast.errors import DatasetError, MissingDependencyError
+from retinaface_fast.image import read_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from retinaface_fast.network import RetinaFaceConfig
 
     from .batch import Batch
+    from .validation import ValidationResult
 
 __all__ = ["RunLog", "picture_of_batch", "picture_of_found"]
 
 #: Pictures of a sheet, and the side of each in pixels.
 _MOST, _SIDE = 9, 320
+#: Steps over which logged losses are averaged.
+_LOG_EVERY = 10
 
 
 class RunLog(contextlib.AbstractContextManager["RunLog"]):
@@ -50,6 +54,8 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
                 "tensorboard", purpose="the log of training", extra="train"
             ) from error
         self._folder = folder
+        self._sums: dict[str, float] = {}
+        self._summed = 0
         with self._writing():
             # It is the first step that is taken back; what belongs to the last one that is done stays.
             self._writer: Any = SummaryWriter(str(folder), purge_step=steps_done + 1)
@@ -59,6 +65,31 @@ class RunLog(contextlib.AbstractContextManager["RunLog"]):
         with self._writing():
             for tag, value in values.items():
                 self._writer.add_scalar(tag, value, step)
+
+    def train_step(
+        self, losses: Mapping[str, float], *, lr: float, epoch: int, step: int, last: bool
+    ) -> None:
+        """Take in the losses of a step; their means are written for every tenth and the last of an epoch."""
+        self._summed += 1
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        if not last and step % _LOG_EVERY:
+            return
+        means = {f"train/{name}": value / self._summed for name, value in self._sums.items()}
+        self.scalars({**means, "train/lr": lr, "train/epoch": epoch}, step=step)
+        self._sums, self._summed = {}, 0
+
+    def validation(self, result: ValidationResult, images: Sequence[Path], *, step: int) -> None:
+        """Add the figures of a validation, and what was found in the first of its pictures."""
+        self.scalars({f"validation/{name}": ap for name, ap in result.ap.items()}, step=step)
+        shown = [
+            (read_image(path).to_color("bgr"), faces)
+            for path, faces in zip(images[:_MOST], result.found[:_MOST], strict=True)
+            if faces is not None
+        ]
+        if shown:
+            pictures, found = zip(*shown, strict=True)
+            self.picture("validation/found", picture_of_found(pictures, found), step=step)
 
     def picture(self, tag: str, image: UInt8Array, *, step: int) -> None:
         """Add a BGR picture, (H, W, 3) uint8."""

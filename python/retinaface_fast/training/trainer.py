@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 import retinaface_fast
 from retinaface_fast import ops
 from retinaface_fast.errors import DatasetError, RetinaFaceError, WeightsError
-from retinaface_fast.image import read_image
 from retinaface_fast.network.retinaface import RetinaFace
 from retinaface_fast.weights import save_weights
 
@@ -32,13 +30,14 @@ from .initialisation import initialise
 from .interrupts import stop_on_signals
 from .learner import Learner
 from .loader import BatchLoader
-from .logs import RunLog, picture_of_batch, picture_of_found
+from .logs import RunLog, picture_of_batch
 from .optimisation import lr_factor
 from .processes import join_processes
 from .progress import Shares, TrainingProgress, TrainingResult
 from .run_folder import claim_run, data_digest, lock_run
 from .sampling import EpochSampler
-from .unfolding import unfold_batch_norm
+from .selection import Selection
+from .unfolding import restore_batch_norm
 
 if TYPE_CHECKING:
     import os
@@ -49,18 +48,11 @@ if TYPE_CHECKING:
     from .batch import Batch
     from .recipe import Recipe
     from .records import Record
-    from .validation import ValidationResult, Validator
+    from .validation import Validator
 
 __all__ = ["Trainer"]
 
 _LOGGER = logging.getLogger(__name__)
-
-#: Steps over which logged losses are averaged.
-_LOG_EVERY = 10
-#: Pictures of the validation that are drawn into the log.
-_DRAWN = 9
-#: Pictures on which batch norm is measured that was folded into the weights, and how many at a time.
-_MEASURED, _MEASURED_AT_A_TIME = 256, 8
 
 
 class Trainer:
@@ -157,9 +149,7 @@ class Trainer:
         self._shares = Shares()
         self._step = 0
         self._epochs_done = 0
-        self._best: float | None = None
-        self._ap: dict[str, float] | None = None
-        self._without_best = 0
+        self._selection = Selection(recipe.validation)
         self._lock = lock_run(self.output) if self.is_first_process else None
         with contextlib.ExitStack() as failure:
             failure.callback(self._unlock)
@@ -171,7 +161,11 @@ class Trainer:
             network = initial.network
             if initial.folded and not folded:
                 # What was measured is in the checkpoint, where there is one.
-                network = RetinaFace(self._config) if latest is not None else self._unfolded(network)
+                network = (
+                    RetinaFace(self._config)
+                    if latest is not None
+                    else restore_batch_norm(network, self._dataset, device=self._fabric.device)
+                )
             self._learner = Learner(network, recipe, self._fabric)
             #: Whether the run goes on from a checkpoint that the folder held.
             self.resumed = latest is not None
@@ -236,7 +230,7 @@ class Trainer:
                 if self._step == 0:
                     log.text("run", f"```\n{json.dumps(self._record, indent=2)}\n```", step=0)
             loader = BatchLoader(self._dataset, self._sampler, workers=self._workers)
-            while self._epochs_done < self.recipe.schedule.epochs and not self._ends_early():
+            while self._epochs_done < self.recipe.schedule.epochs and not self._selection.ends:
                 stopped = self._epoch(loader, self._epochs_done, log=log, tell=tell, fault=fault)
                 if stopped:
                     self._save(log)
@@ -268,8 +262,6 @@ class Trainer:
         if first == steps_per_epoch:
             return False  # stopped after its last step, and taken up again
         batches = loader.epoch(epoch, first)
-        sums: dict[str, float] = {}
-        summed = 0
         saved = started = time.perf_counter()
         for _ in range(first, steps_per_epoch):
             micro_batches = self._next(batches, fault)
@@ -290,14 +282,9 @@ class Trainer:
             now = time.perf_counter()
             self._shares.total += now - started
             started = now
-            summed += 1
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value
             ends = self._step % steps_per_epoch == 0
-            if log is not None and (ends or self._step % _LOG_EVERY == 0):
-                means = {f"train/{name}": value / summed for name, value in sums.items()}
-                log.scalars({**means, "train/lr": lr, "train/epoch": epoch}, step=self._step)
-                sums, summed = {}, 0
+            if log is not None:
+                log.train_step(terms, lr=lr, epoch=epoch, step=self._step, last=ends)
             if tell is not None:
                 tell(self._progress(epoch, terms, lr))
             if stop:
@@ -316,13 +303,18 @@ class Trainer:
             self._shares.loading += batch.load_seconds
             self._shares.assignment += batch.assign_seconds
             self._shares.pictures += len(batch.images) * self._fabric.world_size
-            for text in batch.faults:
-                if text not in self._faults:
-                    self._faults[text] = None
-                    _LOGGER.warning("%s", text)
-                    if fault is not None:
-                        fault(text)
+            self._tell_faults(batch.faults, fault)
         return micro_batches
+
+    def _tell_faults(self, texts: Sequence[str], fault: Callable[[str], None] | None) -> None:
+        """Tell each fault once."""
+        for text in texts:
+            if text in self._faults:
+                continue
+            self._faults[text] = None
+            _LOGGER.warning("%s", text)
+            if fault is not None:
+                fault(text)
 
     def _end_epoch(
         self, epoch: int, *, log: RunLog | None, tell: Callable[[TrainingProgress], None] | None
@@ -344,47 +336,20 @@ class Trainer:
         last = epoch + 1 == self.recipe.schedule.epochs
         return self.validator is not None and (last or (epoch + 1) % self.recipe.validation.every == 0)
 
-    def _ends_early(self) -> bool:
-        patience = self.recipe.validation.patience
-        return patience is not None and self._without_best >= patience
-
     def _validate(self, epoch: int, log: RunLog | None) -> None:
         """Measure in the first process, tell the others, and keep the weights if they are the best."""
         outcome: dict[str, float] | None = None
         if self.is_first_process and self.validator is not None:
             result = self.validator(self._weights(epoch), protocol=self.recipe.validation.protocol)
             outcome = dict(result.ap)
-            for text in result.faults:
-                if text not in self._faults:
-                    self._faults[text] = None
-                    _LOGGER.warning("%s", text)
+            self._tell_faults(result.faults, None)
             if log is not None:
-                log.scalars({f"validation/{name}": ap for name, ap in outcome.items()}, step=self._step)
-                self._draw(result, log)
+                log.validation(result, self.validator.images, step=self._step)
         outcome = self._fabric.broadcast(outcome)
         if outcome is None:
             return
-        self._ap = outcome
-        metric = self.recipe.validation.metric
-        value = outcome[metric] if metric in outcome else float(np.mean(list(outcome.values())))
-        if value > (-np.inf if self._best is None else self._best):
-            self._best, self._without_best = value, 0
-            if self.is_first_process:
-                self._write_weights("best", epoch)
-        else:
-            self._without_best += 1
-
-    def _draw(self, result: ValidationResult, log: RunLog) -> None:
-        if self.validator is None:
-            return
-        shown = [
-            (read_image(path).to_color("bgr"), faces)
-            for path, faces in zip(self.validator.images[:_DRAWN], result.found[:_DRAWN], strict=True)
-            if faces is not None
-        ]
-        if shown:
-            images, found = zip(*shown, strict=True)
-            log.picture("validation/found", picture_of_found(images, found), step=self._step)
+        if self._selection.take(outcome) and self.is_first_process:
+            self._write_weights("best", epoch)
 
     def _weights(self, epoch: int) -> ModelWeights:
         metadata = {
@@ -395,8 +360,8 @@ class Trainer:
             "epochs": str(epoch + 1),
             "pictures": str(self._record["pictures"]),
         }
-        if self._ap is not None:
-            metadata["validation_ap"] = json.dumps(self._ap)
+        if self._selection.ap is not None:
+            metadata["validation_ap"] = json.dumps(self._selection.ap)
         return self._learner.weights(metadata=metadata, source=str(self.output))
 
     def _write_weights(self, name: str, epoch: int) -> None:
@@ -432,9 +397,7 @@ class Trainer:
             "epochs_done": self._epochs_done,
             "steps_per_epoch": self._sampler.steps_per_epoch,
             "world_size": self._fabric.world_size,
-            "best": self._best,
-            "ap": self._ap,
-            "without_best": self._without_best,
+            **self._selection.state(),
             "faults": list(self._faults),
         }
         save_checkpoint(self._checkpoints, Checkpoint(tensors, state), step=self._step)
@@ -456,8 +419,7 @@ class Trainer:
                     "process" if now == 1 else "processes",
                     processes,
                 )
-            self._best, self._ap = state["best"], state["ap"]
-            self._without_best = int(state["without_best"])
+            self._selection.load_state(state)
             self._faults = dict.fromkeys(state["faults"])
         except (KeyError, TypeError, ValueError, WeightsError) as error:
             raise WeightsError(f"{path} does not fit this run: {error}") from error
@@ -474,24 +436,6 @@ class Trainer:
             f"schedule.warmup_epochs or set optimiser.clip_norm; {state}"
         )
 
-    # Around the loop
-
-    def _unfolded(self, network: RetinaFace) -> RetinaFace:
-        """A network with batch norm that is measured on the pictures of the first epoch."""
-        keys = [(0, index) for index in range(min(_MEASURED, len(self._dataset)))]
-        mean = torch.tensor(self._config.mean_bgr).view(1, 3, 1, 1)
-        device = self._fabric.device
-
-        def batches() -> Iterator[torch.Tensor]:
-            for first in range(0, len(keys), _MEASURED_AT_A_TIME):
-                images = [
-                    self._dataset.augmented(key)[0].image for key in keys[first : first + _MEASURED_AT_A_TIME]
-                ]
-                pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() - mean
-                yield pixels.to(device)
-
-        return unfold_batch_norm(network.to(device), batches())
-
     def _progress(self, epoch: int, terms: Mapping[str, float], lr: float = 0.0) -> TrainingProgress:
         return TrainingProgress(
             epoch=epoch,
@@ -501,8 +445,8 @@ class Trainer:
             losses=terms,
             lr=lr,
             pictures_per_second=self._shares.pictures_per_second,
-            ap=self._ap,
-            best=self._best,
+            ap=self._selection.ap,
+            best=self._selection.best,
         )
 
     def _unlock(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from retinaface_fast.network.folding import BATCH_NORM_EPSILON
@@ -11,9 +12,34 @@ from retinaface_fast.network.layers import ConvNorm, DeformableConvNorm
 from retinaface_fast.network.retinaface import RetinaFace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["unfold_batch_norm"]
+    from .dataset import TrainingDataset
+
+__all__ = ["restore_batch_norm", "unfold_batch_norm"]
+
+#: Pictures on which batch norm is measured, and how many at a time.
+_MEASURED, _AT_A_TIME = 256, 8
+
+
+def restore_batch_norm(network: RetinaFace, dataset: TrainingDataset, *, device: torch.device) -> RetinaFace:
+    """`unfold_batch_norm`, measured on pictures of the first epoch.
+
+    Args:
+        network: Folded.
+        dataset: What it is going to be trained on.
+        device: Where it is measured, and where the result is.
+    """
+    keys = [(0, index) for index in range(min(_MEASURED, len(dataset)))]
+    mean = torch.tensor(network.config.mean_bgr).view(1, 3, 1, 1)
+
+    def batches() -> Iterator[torch.Tensor]:
+        for first in range(0, len(keys), _AT_A_TIME):
+            some = keys[first : first + _AT_A_TIME]
+            images = np.stack([dataset.augmented(key)[0].image for key in some])
+            yield (torch.from_numpy(images).permute(0, 3, 1, 2).float() - mean).to(device)
+
+    return unfold_batch_norm(network.to(device), batches())
 
 
 @torch.no_grad()

@@ -42,12 +42,6 @@ class ValidationResult:
     found: Sequence[Detections | None]
     faults: tuple[str, ...] = ()
 
-    def metric(self, name: str) -> float:
-        """The figure that decides: a subset's, or the mean of all of them."""
-        if name in self.ap:
-            return self.ap[name]
-        return float(np.mean(list(self.ap.values())))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Validator:
