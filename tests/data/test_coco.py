@@ -50,6 +50,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         data.read_coco(tmp_path / "no.json")
 
 
+def test_a_number_of_thousands_of_digits(tmp_path: Path) -> None:
+    path = tmp_path / "long.json"
+    path.write_text('{"images": [{"id": ' + "9" * 5000 + ', "file_name": "a"}], "annotations": []}')
+    with pytest.raises(DatasetError, match=r"long\.json: expected JSON: .*digits"):
+        data.read_coco(path)
+
+
 _values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3)),
     lambda inner: st.one_of(

@@ -69,7 +69,7 @@ def _load(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         raise DatasetError(f"{path}: cannot be read: {error.strerror or error}") from None
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}:{error.lineno}: expected JSON, {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, or a number of thousands of digits
         raise DatasetError(f"{path}: expected JSON: {error}") from None
     lists = []
     for key in ("images", "annotations"):
