@@ -150,10 +150,49 @@ def test_kept_landmarks_of_other_data(tmp_path: Path) -> None:
         DatasetError, match=r"landmarks.npz: expected landmarks of 3 faces, got those of other"
     ):
         load_landmarks(path, [record(FACES[:1]), record(FACES)])
-    path.write_bytes(b"PK no archive")
+    for content in (b"PK no archive", b"", b"PK\3\4"):
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=r"landmarks.npz: expected kept landmarks"):
+            load_landmarks(path, [record(FACES)])
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))  # an array and no archive
     with pytest.raises(DatasetError, match=r"landmarks.npz: expected kept landmarks"):
         load_landmarks(path, [record(FACES)])
     path.unlink()
     path.mkdir()
     with pytest.raises(DatasetError, match=r"cannot write .*landmarks.npz"):
         save_landmarks(path, [record(FACES)])
+
+
+@pytest.mark.parametrize("dtype", ["U4", "c8", "f8", "O"])
+def test_kept_landmarks_of_another_type(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "landmarks.npz"
+    np.savez(path, landmarks=np.zeros((1, 5, 2), dtype), faces=np.array([1]))
+    with pytest.raises(DatasetError, match=r"landmarks.npz: expected kept landmarks"):
+        load_landmarks(path, [record(FACES[:1])])
+
+
+def test_damaged_landmarks_are_a_dataset_error_or_what_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "landmarks.npz"
+    rng = np.random.default_rng(3)
+    given = [record(FACES, landmarks=rng.normal(size=(2, 5, 2)).astype(np.float32)), record(FACES[:1])]
+    save_landmarks(path, given)
+    whole = path.read_bytes()
+    damaged = [whole[:length] for length in range(0, len(whole), 5)]
+    for place in range(len(whole)):
+        mask = 1 << int(rng.integers(8))
+        damaged.append(whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :])
+    kinds = {"error": 0, "same": 0}
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            restored = load_landmarks(path, given)
+        except DatasetError as error:
+            assert str(error).startswith(f"{path}: expected ")  # noqa: PT017
+            kinds["error"] += 1
+            continue
+        kinds["same"] += 1
+        for one, other in zip(restored, given, strict=True):
+            np.testing.assert_array_equal(one.landmarks, other.landmarks)
+    assert kinds["error"] > len(whole) / 2
+    assert kinds["same"]  # a flip in a date

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import zipfile
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -93,14 +92,22 @@ def load_landmarks(path: Path, records: Sequence[Record]) -> tuple[Record, ...]:
         DatasetError: The file cannot be read, or is that of other pictures.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Not from the path: NumPy leaves the file open where it finds no archive.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             landmarks, faces = file["landmarks"], file["faces"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path}: expected kept landmarks, got something else: {error}") from None
+    # Of damaged files NumPy, zipfile and the decompressors raise nearly everything that there is.
+    except Exception as error:
+        what = str(error) or type(error).__name__
+        raise DatasetError(f"{path}: expected kept landmarks, got something else: {what}") from None
+    if (landmarks.dtype, faces.dtype) != (np.float32, np.int64):
+        raise DatasetError(
+            f"{path}: expected kept landmarks of float32 and counts of int64, got {landmarks.dtype} and "
+            f"{faces.dtype}"
+        )
     counts = [len(record.boxes) for record in records]
     if faces.tolist() != counts or landmarks.shape != (sum(counts), 5, 2):
         raise DatasetError(f"{path}: expected landmarks of {sum(counts):,} faces, got those of other data")
-    parts = np.split(landmarks.astype(np.float32), np.cumsum(counts)[:-1])
+    parts = np.split(landmarks, np.cumsum(counts)[:-1])
     return tuple(replace(record, landmarks=part) for record, part in zip(records, parts, strict=True))
 
 
