@@ -6,9 +6,9 @@ import torch
 
 from retinaface_fast import ops
 from retinaface_fast.training.assignment import IGNORED, NEGATIVE, assign_anchors
-from retinaface_fast.training.batch import Sample
+from retinaface_fast.training.batch import Sample, Targets
 from retinaface_fast.training.recipe import AssignmentSection
-from retinaface_fast.training.targets import collate, encode_boxes, encode_landmarks, make_targets
+from retinaface_fast.training.targets import collate, make_targets
 from tests.reference import boxes as reference
 
 # The anchors and variances of the PyTorch port, and those of the paper's own code, which has no variances.
@@ -25,43 +25,32 @@ def faces(count: int, seed: int = 0, side: int = 256) -> tuple[np.ndarray, np.nd
     return boxes, landmarks
 
 
-@pytest.mark.parametrize(("grid", "variances"), CONVENTIONS)
-def test_what_is_encoded_is_decoded_again(grid: ops.AnchorConfig, variances: tuple[float, float]) -> None:
-    anchors = ops.generate_anchors((256, 256), config=grid)[::7]
-    boxes, landmarks = faces(len(anchors))
-    box_deltas = encode_boxes(anchors, boxes, variances)
-    landmark_deltas = encode_landmarks(anchors, landmarks, variances)
-    assert box_deltas.dtype == landmark_deltas.dtype == np.float32
-    decoded = ops.decode_boxes(box_deltas, anchors, variances=variances)
-    np.testing.assert_allclose(decoded, boxes, atol=2e-4)
-    np.testing.assert_allclose(
-        ops.decode_landmarks(landmark_deltas, anchors, variances=variances), landmarks, atol=1e-4
-    )
-    wide = [array.astype(np.float64) for array in (anchors, boxes, landmarks)]
-    np.testing.assert_allclose(
-        box_deltas, reference.encode_boxes(wide[1], wide[0], variances), rtol=1e-4, atol=1e-4
-    )
-    np.testing.assert_allclose(
-        landmark_deltas, reference.encode_landmarks(wide[2], wide[0], variances), rtol=1e-4, atol=1e-4
+def one_face(points: np.ndarray, variances: tuple[float, float] = PORT) -> Targets:
+    """The targets of one anchor, 8 x 16 around (10, 20), and a face of its size around (12, 20)."""
+    return make_targets(
+        np.array([[10, 20, 8, 16]], np.float32),
+        np.array([[8, 12, 16, 28]], np.float32),
+        points,
+        config=USUAL,
+        variances=variances,
     )
 
 
 def test_deltas_by_hand() -> None:
-    anchors = np.array([[10, 20, 8, 16]], np.float32)
-    boxes = np.array([[8, 12, 16, 28]], np.float32)  # centre (12, 20), 8 x 16
-    assert encode_boxes(anchors, boxes, PORT).tolist() == [[2.5, 0, 0, 0]]
     points = np.tile(np.array([14, 12], np.float32), (1, 5, 1))
-    assert encode_landmarks(anchors, points, PORT)[0, :2].tolist() == [5, -5]
-    assert encode_landmarks(anchors, points, (0.5, 9))[0, 8:].tolist() == [1, -1]
+    targets = one_face(points)
+    assert targets.box_deltas.dtype == targets.landmark_deltas.dtype == np.float32
+    assert targets.box_deltas.tolist() == [[2.5, 0, 0, 0]]
+    assert targets.landmark_deltas[0, :2].tolist() == [5, -5]
+    assert one_face(points, (0.5, 9)).landmark_deltas[0, 8:].tolist() == [1, -1]
 
 
 def test_an_unknown_landmark_is_zero_in_both_coordinates() -> None:
-    anchors = np.array([[10, 20, 8, 16]], np.float32)
     points = np.full((1, 5, 2), 2, np.float32)
     points[0, 1] = np.nan
     points[0, 3, 1] = np.nan
     points[0, 4, 0] = np.inf
-    deltas = encode_landmarks(anchors, points, PORT).reshape(5, 2)
+    deltas = one_face(points).landmark_deltas.reshape(5, 2)
     assert (deltas == 0).all(axis=1).tolist() == [False, True, False, True, True]
     assert (deltas == 0).any(axis=1).tolist() == [False, True, False, True, True]
 
@@ -91,6 +80,19 @@ def test_targets_lead_back_to_the_faces(grid: ops.AnchorConfig, variances: tuple
     own = anchors[targets.positives]
     np.testing.assert_allclose(
         ops.decode_boxes(targets.box_deltas, own, variances=variances), boxes[owner], atol=1e-4
+    )
+    np.testing.assert_allclose(
+        targets.box_deltas,
+        reference.encode_boxes(boxes[owner].astype(np.float64), own.astype(np.float64), variances),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    wide = reference.encode_landmarks(landmarks[owner].astype(np.float64), own.astype(np.float64), variances)
+    np.testing.assert_allclose(
+        targets.landmark_deltas[targets.landmark_mask.repeat(2, axis=1)],
+        wide.reshape(-1, 10)[targets.landmark_mask.repeat(2, axis=1)],
+        rtol=1e-4,
+        atol=1e-4,
     )
     decoded = ops.decode_landmarks(targets.landmark_deltas, own, variances=variances)
     assert targets.landmark_mask.dtype == np.bool_

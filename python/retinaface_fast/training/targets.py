@@ -19,46 +19,7 @@ if TYPE_CHECKING:
     from .batch import Sample
     from .recipe import AssignmentSection
 
-__all__ = ["collate", "encode_boxes", "encode_landmarks", "make_targets"]
-
-
-def encode_boxes(anchors: FloatArray, boxes: FloatArray, variances: tuple[float, float]) -> FloatArray:
-    """Box deltas of anchors and their boxes: `ops.encode_boxes`, the inverse of `ops.decode_boxes`.
-
-    Args:
-        anchors: (P, 4) float32 cxcywh, pixels.
-        boxes: (P, 4) float32 xyxy, pixels, with an area.
-        variances: Positive factors of centre and size deltas.
-
-    Returns:
-        (P, 4) float32: centre x, centre y, log width, log height.
-
-    Raises:
-        TypeError: An array is not float32.
-        ValueError: A shape does not fit or a variance is not positive and finite.
-    """
-    return ops.encode_boxes(boxes, anchors, variances=variances)
-
-
-def encode_landmarks(
-    anchors: FloatArray, landmarks: FloatArray, variances: tuple[float, float]
-) -> FloatArray:
-    """Landmark deltas, the inverse of `ops.decode_landmarks`.
-
-    Args:
-        anchors: (P, 4) float32 cxcywh, pixels.
-        landmarks: (P, 5, 2) float32, x and y in pixels; NaN where unknown.
-        variances: Positive factors of centre and size deltas; only the first is used.
-
-    Returns:
-        (P, 10) float32: x and y of five points; 0 for both where either is not finite.
-
-    Raises:
-        TypeError: An array is not float32.
-        ValueError: A shape does not fit or a variance is not positive and finite.
-    """
-    deltas = ops.encode_landmarks(landmarks, anchors, variances=variances).reshape(-1, 5, 2)
-    return np.where(_known(landmarks)[:, :, None], deltas, np.float32(0)).reshape(-1, 10)
+__all__ = ["collate", "make_targets"]
 
 
 def make_targets(
@@ -100,8 +61,8 @@ def make_targets(
     return Targets(
         labels=labels,
         positives=positives,
-        box_deltas=encode_boxes(anchors[positives], boxes[faces], variances),
-        landmark_deltas=encode_landmarks(anchors[positives], landmarks[faces], variances),
+        box_deltas=ops.encode_boxes(boxes[faces], anchors[positives], variances=variances),
+        landmark_deltas=_known_deltas(landmarks[faces], anchors[positives], variances),
         landmark_mask=_known(landmarks[faces]),
     )
 
@@ -150,3 +111,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 def _known(landmarks: FloatArray) -> BoolArray:
     return np.asarray(np.isfinite(landmarks).all(axis=2))
+
+
+def _known_deltas(landmarks: FloatArray, anchors: FloatArray, variances: tuple[float, float]) -> FloatArray:
+    """(P, 10) landmark deltas, 0 for both coordinates of a landmark of which either is not finite."""
+    deltas = ops.encode_landmarks(landmarks, anchors, variances=variances).reshape(-1, 5, 2)
+    return np.where(_known(landmarks)[:, :, None], deltas, np.float32(0)).reshape(-1, 10)
