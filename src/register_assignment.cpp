@@ -14,13 +14,16 @@ void check_boxes(const FloatView& boxes) {
     for (std::size_t i = 0; i < boxes.length; ++i) {
         const float* const box = boxes.data + 4 * i;
         const bool finite = std::all_of(box, box + 4, [](float side) { return std::isfinite(side); });
-        if (finite && box[2] > box[0] && box[3] > box[1]) continue;
+        // Sides that are finite may differ by more than float32 holds.
+        const bool has_area =
+            box[2] > box[0] && box[3] > box[1] && std::isfinite((box[2] - box[0]) * (box[3] - box[1]));
+        if (finite && has_area) continue;
         std::string sides;
         for (std::size_t k = 0; k < 4; ++k) {
             sides += (k == 0 ? "(" : ", ") + std::string(py::str(py::float_(static_cast<double>(box[k]))));
         }
-        throw py::value_error("boxes: expected finite ones with x1 < x2 and y1 < y2, got " + sides +
-                              ") at index " + std::to_string(i));
+        throw py::value_error("boxes: expected finite ones with x1 < x2, y1 < y2 and a finite area, got " +
+                              sides + ") at index " + std::to_string(i));
     }
 }
 

@@ -198,6 +198,8 @@ def test_flags_need_not_be_ones() -> None:
         [0, 0, 9, NAN],
         [0, 0, INF, 9],
         [-INF, 0, 9, 9],
+        [-3e38, 0, 3e38, 1],
+        [0, 0, 2e19, 2e19],
     ],
 )
 @pytest.mark.parametrize("flag", [True, False])
