@@ -66,17 +66,27 @@ bool touches(const float* bounds, const float* face) noexcept {
     return (bounds[2] > face[0]) & (bounds[0] < face[2]) & (bounds[3] > face[1]) & (bounds[1] < face[3]);
 }
 
+struct Face {
+    explicit Face(const float* xyxy) noexcept : x1(xyxy[0]), y1(xyxy[1]), x2(xyxy[2]), y2(xyxy[3]) {}
+
+    float x1;
+    float y1;
+    float x2;
+    float y2;
+};
+
+float intersection_of(const BlockSides& sides, std::size_t i, const Face& face) noexcept {
+    const float width = std::min(sides.x2[i], face.x2) - std::max(sides.x1[i], face.x1);
+    const float height = std::min(sides.y2[i], face.y2) - std::max(sides.y1[i], face.y1);
+    return std::max(width, 0.0F) * std::max(height, 0.0F);
+}
+
 // NaN where the IoU is undefined, which no comparison takes for an overlap.
-void overlaps_of(const BlockSides& sides, const float* face, BlockOverlaps& overlaps) noexcept {
-    const float x1 = face[0];
-    const float y1 = face[1];
-    const float x2 = face[2];
-    const float y2 = face[3];
-    const float area = (x2 - x1) * (y2 - y1);
+void overlaps_of(const BlockSides& sides, const float* face_xyxy, BlockOverlaps& overlaps) noexcept {
+    const Face face(face_xyxy);
+    const float area = (face.x2 - face.x1) * (face.y2 - face.y1);
     for (std::size_t i = 0; i < kBlock; ++i) {
-        const float width = std::min(sides.x2[i], x2) - std::max(sides.x1[i], x1);
-        const float height = std::min(sides.y2[i], y2) - std::max(sides.y1[i], y1);
-        const float intersection = std::max(width, 0.0F) * std::max(height, 0.0F);
+        const float intersection = intersection_of(sides, i, face);
         overlaps[i] = intersection / ((sides.area[i] + area) - intersection);
     }
 }
@@ -123,13 +133,24 @@ std::size_t enter(const float* face, std::int32_t row, std::size_t blocks, float
 void leave_out_near(const float* face, std::size_t n, float negative_iou, AssignmentWorkspace& workspace,
                     std::int64_t* assigned) noexcept {
     BlockOverlaps overlaps;
+    float highest = 0.0F;
     for (std::size_t block = 0; block * kBlock < n; ++block) {
         if (!touches(workspace.bounds.data() + 4 * block, face)) continue;
         overlaps_of(block_sides(workspace.sides.data(), block), face, overlaps);
+        for (const float overlap : overlaps) highest = overlap > highest ? overlap : highest;
+    }
+    const float least = std::min(negative_iou, 0.5F * highest);
+    for (std::size_t block = 0; block * kBlock < n; ++block) {
+        if (!touches(workspace.bounds.data() + 4 * block, face)) continue;
+        const BlockSides sides = block_sides(workspace.sides.data(), block);
+        overlaps_of(sides, face, overlaps);
         const std::size_t count = std::min(kBlock, n - block * kBlock);
         for (std::size_t i = 0; i < count; ++i) {
             std::int64_t& value = assigned[block * kBlock + i];
-            if (overlaps[i] >= negative_iou && value == kNegativeAnchor) value = kIgnoredAnchor;
+            if (value != kNegativeAnchor || !(overlaps[i] > 0.0F)) continue;
+            const bool is_near = overlaps[i] >= least;
+            const bool is_inside = intersection_of(sides, i, Face(face)) >= 0.5F * sides.area[i];
+            if (is_near || is_inside) value = kIgnoredAnchor;
         }
     }
 }

@@ -70,8 +70,19 @@ Rows by_definition(const std::vector<float>& anchors, const std::vector<float>& 
     }
     for (std::size_t i = 0; i < n; ++i) {
         for (std::size_t face = 0; face < m; ++face) {
-            const bool near = out(face) && iou[i * m + face] >= thresholds.negative_iou;
-            if (near && assigned[i] == kNegativeAnchor) assigned[i] = kIgnoredAnchor;
+            const float overlap = iou[i * m + face];
+            if (!out(face) || !(overlap > 0) || assigned[i] != kNegativeAnchor) continue;
+            float highest = 0;
+            for (std::size_t other = 0; other < n; ++other) {
+                highest = std::max(highest, iou[other * m + face]);
+            }
+            const float* const anchor = corners.data() + 4 * i;
+            const float* const box = faces.data() + 4 * face;
+            const float shared = (std::min(anchor[2], box[2]) - std::max(anchor[0], box[0])) *
+                                 (std::min(anchor[3], box[3]) - std::max(anchor[1], box[1]));
+            const float whole = (anchor[2] - anchor[0]) * (anchor[3] - anchor[1]);
+            const bool is_near = overlap >= thresholds.negative_iou || overlap >= highest / 2;
+            if (is_near || shared >= whole / 2) assigned[i] = kIgnoredAnchor;
         }
     }
     return assigned;
@@ -102,7 +113,28 @@ void thresholds_are_reached() {
     CHECK(assign(anchors, faces, {}, {above, above, true, 0.35F}) == (Rows{0}));
     CHECK(assign(anchors, faces, {}, {above, above, true, above}) == (Rows{-1}));
     CHECK(assign(anchors, faces, {1}, {0.35F, 0.35F, true, 0}) == (Rows{-2}));
-    CHECK(assign(anchors, faces, {1}, {above, above, true, 0}) == (Rows{-1}));
+    // With another anchor that fits better, and less than half of either inside.
+    const std::vector<float> two{10, 10, 20, 20, 4.75F, 10, 9.5F, 20};
+    CHECK(assign(two, {0, 0, 7, 20}, {1}, {0.35F, 0.35F, true, 0}) == (Rows{-2, -2}));
+    CHECK(assign(two, {0, 0, 7, 20}, {1}, {above, above, true, 0}) == (Rows{-1, -2}));
+}
+
+void ignored_ones_smaller_than_all_anchors() {
+    // Shared: 16, 8, 7.75 and 16 of 16 pixels, the last with an anchor of twice the side; then none.
+    const std::vector<float> anchors{8,  8,  16, 16, 10, 8,  16, 16, 10.0625F, 8,
+                                     16, 16, 8,  8,  32, 32, 40, 40, 16,       16};
+    CHECK(assign(anchors, {0, 6, 4, 10}, {1}, kUsual) == (Rows{-2, -1, -1, -1, -1}));
+    // 8 / 264 is less than half of 16 / 256; what holds 9 of 16 is more.
+    const std::vector<float> nearer{8, 8, 16, 16, 9.75F, 8, 16, 16};
+    CHECK(assign(nearer, {0, 6, 4, 10}, {1}, kUsual) == (Rows{-2, -2}));
+    CHECK(assign(nearer, {0, 6, 4, 10, 0, 0, 16, 16}, {1, 0}, kUsual) == (Rows{1, 1}));
+}
+
+void ignored_ones_larger_than_the_anchors() {
+    // 100, 50 and 49 of 100 pixels inside; the second anchor is the one that fits.
+    const std::vector<float> anchors{50, 50, 10, 10, 50, 50, 90, 90, 0, 50, 10, 10, -0.1F, 50, 10, 10};
+    CHECK(assign(anchors, {0, 0, 100, 100}, {1}, kUsual) == (Rows{-2, -2, -2, -1}));
+    CHECK(assign(anchors, {0, 0, 100, 100, 45, 45, 55, 55}, {1, 0}, kUsual) == (Rows{1, -2, -2, -1}));
 }
 
 void ties() {
@@ -175,4 +207,5 @@ void random_scenes() {
 
 }  // namespace
 
-CHECK_MAIN(by_hand, thresholds_are_reached, ties, nothing_at_all, odd_anchors, random_scenes)
+CHECK_MAIN(by_hand, thresholds_are_reached, ignored_ones_smaller_than_all_anchors,
+           ignored_ones_larger_than_the_anchors, ties, nothing_at_all, odd_anchors, random_scenes)

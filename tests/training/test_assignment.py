@@ -116,9 +116,12 @@ def test_thresholds_are_reached_by_equal_ious() -> None:
     ]:
         config = AssignmentSection(positive_iou=positive, negative_iou=negative, **alone)
         assert assign_anchors(anchors, boxes, config=config).tolist() == [expected]
+    # Beside one that fits better, or half of its IoU would do for an ignored face.
+    both = array([10, 10, 20, 20], [4.75, 10, 9.5, 20])
     for limit, expected in [(0.35, IGNORED), (0.36, NEGATIVE)]:
         config = AssignmentSection(positive_iou=limit, negative_iou=limit)
-        assert assign_anchors(anchors, boxes, config=config, ignored=np.array([True])).tolist() == [expected]
+        found = assign_anchors(both, boxes, config=config, ignored=np.array([True]))
+        assert found.tolist() == [expected, IGNORED]
     for limit, expected in [(0.35, 0), (0.36, NEGATIVE)]:
         config = AssignmentSection(positive_iou=0.9, negative_iou=0.9, force_min_iou=limit)
         assert assign_anchors(anchors, boxes, config=config).tolist() == [expected]
@@ -142,17 +145,78 @@ def test_a_face_below_the_limit_takes_nothing_from_another() -> None:
 
 
 def test_ignored_faces() -> None:
-    anchors = array([10, 10, 20, 20], [50, 10, 20, 20], [90, 10, 20, 20], [12, 10, 20, 20])
+    anchors = array([10, 10, 20, 20], [50, 10, 20, 20], [99, 10, 20, 20], [12, 10, 20, 20], [85, 10, 9, 20])
     boxes = array([0, 0, 20, 20], [40, 0, 60, 20], [80, 0, 86, 20])
     every, none = np.ones(3, bool), np.zeros(3, bool)
     # Ignored faces take no anchor, and what is hardly on one stays background.
-    assert assign_anchors(anchors, boxes, config=USUAL, ignored=every).tolist() == [-2, -2, -1, -2]
+    assert assign_anchors(anchors, boxes, config=USUAL, ignored=every).tolist() == [-2, -2, -1, -2, -2]
     plain = assign_anchors(anchors, boxes, config=USUAL).tolist()
-    assert assign_anchors(anchors, boxes, config=USUAL, ignored=none).tolist() == plain == [0, 1, 2, 0]
+    assert assign_anchors(anchors, boxes, config=USUAL, ignored=none).tolist() == plain == [0, 1, -1, 0, 2]
     # A face wins over an ignored face in the same place, whichever comes first.
     for both in (array([0, 0, 20, 20], [0, 0, 20, 20]), array([0, 0, 20, 20], [0, 0, 20, 21])):
         first = assign_anchors(anchors, both, config=USUAL, ignored=np.array([True, False]))
-        assert first.tolist() == [1, -1, -1, 1]
+        assert first.tolist() == [1, -1, -1, 1, -1]
+
+
+IGNORED_ONE = np.array([True])
+
+
+@pytest.mark.parametrize("side", [1, 3, 5, 8])
+def test_an_ignored_face_smaller_than_all_anchors(side: int) -> None:
+    anchors = ops.generate_anchors((128, 128))
+    rng = np.random.default_rng(side)
+    for corner in rng.uniform(0, 128 - side, (40, 2)):
+        box = np.hstack([corner, corner + side]).astype(np.float32)
+        found = assign_anchors(anchors, box[None], config=USUAL, ignored=IGNORED_ONE)
+        left_out = anchors[found == IGNORED]
+        # Those of 16 pixels that hold it whole, and no larger ones nor such as do not touch it.
+        corners = reference.corners(anchors)
+        holds = (corners[:, :2] <= box[:2]).all(axis=1) & (corners[:, 2:] >= box[2:]).all(axis=1)
+        of_16 = anchors[:, 2] == 16
+        assert (found[holds & of_16] == IGNORED).all()
+        assert (holds & of_16).any()
+        assert set(left_out[:, 2].tolist()) == {16}
+        centre = (box[:2] + box[2:]) / 2
+        assert (np.abs(left_out[:, :2] - centre) <= 8).all()  # its centre in the anchor
+
+
+def test_an_ignored_region_leaves_out_the_anchors_in_it() -> None:
+    anchors = ops.generate_anchors((640, 640))
+    box = array([84, 84, 364, 364])
+    found = assign_anchors(anchors, box, config=USUAL, ignored=IGNORED_ONE)
+    corners = reference.corners(anchors)
+    shared = np.minimum(corners[:, 2:], box[0, 2:]) - np.maximum(corners[:, :2], box[0, :2])
+    share = np.clip(shared, 0, None).prod(axis=1) / anchors[:, 2:].prod(axis=1)
+    for size in (16, 32, 64, 128):
+        of_size = anchors[:, 2] == size
+        np.testing.assert_array_equal(found[of_size] == IGNORED, share[of_size] >= 0.5)
+        assert (share[of_size] >= 0.5).any()
+        assert (share[of_size] == 0.5).any() == (size in (16, 32))  # centres on its edge
+    assert (found[share == 0] == NEGATIVE).all()
+
+
+def test_half_of_an_anchor_in_an_ignored_region() -> None:
+    anchors = array([40, 50, 20, 20], [50, 50, 90, 90])
+    for left, expected in [(40, IGNORED), (np.nextafter(np.float32(40), np.float32(41)), NEGATIVE)]:
+        box = array([left, 0, 140, 100])
+        found = assign_anchors(anchors, box, config=USUAL, ignored=IGNORED_ONE)
+        assert found.tolist() == [expected, IGNORED]
+
+
+def test_half_of_the_highest_iou_with_an_ignored_face() -> None:
+    # Both anchors hold the whole face, 16 of 256 pixels and 16 of 512 or a few more.
+    face = array([0, 0, 4, 4])
+    for height, expected in [(16, IGNORED), (16.25, NEGATIVE)]:
+        anchors = array([8, 8, 16, 16], [16, height / 2, 32, height])
+        found = assign_anchors(anchors, face, config=USUAL, ignored=IGNORED_ONE)
+        assert found.tolist() == [IGNORED, expected]
+
+
+def test_what_touches_no_anchor_leaves_none_out() -> None:
+    anchors = array([8, 8, 16, 16], [8, 8, 0, 0], [5, 5, INF, INF], [5, 5, -10, -10], [NAN, 5, 10, 10])
+    for box, first in [([16, 0, 20, 4], NEGATIVE), ([-90, -90, 90, 90], IGNORED)]:
+        found = assign_anchors(anchors, array(box), config=USUAL, ignored=IGNORED_ONE)
+        assert found.tolist() == [first, -1, -1, -1, -1]
 
 
 def test_no_faces_and_no_anchors() -> None:

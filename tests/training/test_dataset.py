@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from retinaface_fast import DatasetError, ops
 from retinaface_fast.network.config import CONFIGS
 from retinaface_fast.training.dataset import TrainingDataset
 from retinaface_fast.training.recipe import AssignmentSection, AugmentationSection
-from retinaface_fast.training.records import Record
+from retinaface_fast.training.records import Record, read_records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +100,38 @@ def test_ignored_faces_are_not_trained_on(records: list[Record]) -> None:
     anchors = ops.generate_anchors((128, 128), config=NETWORK.anchors)
     assert (anchors[sample.targets.positives, 0] > 60).all()
     assert (sample.targets.labels == -1).any()
+
+
+def test_a_face_that_is_too_small_leaves_out_anchors(records: list[Record]) -> None:
+    two = record(records[0].image, 7, [[20, 30, 60, 80], [90, 90, 95, 96]])
+    anchors = ops.generate_anchors((128, 128), config=NETWORK.anchors)
+    on_it = (np.abs(anchors[:, :2] - (92.5, 93)) <= 5).all(axis=1) & (anchors[:, 2] == 16)
+    assert on_it.any()
+    labels = {}
+    for min_face in (0, 8):
+        config = PLAIN.model_copy(update={"min_face": min_face})
+        labels[min_face] = dataset([two], augmentation=config)[0, 0].targets.labels
+    assert (labels[0][on_it] >= 0).all()
+    assert (labels[8][on_it] == -1).all()
+    np.testing.assert_array_equal(labels[8] == 1, (labels[0] == 1) & ~on_it)  # the other face keeps its own
+
+
+def test_a_crowd_of_a_coco_file_leaves_out_the_anchors_in_it(tmp_path: Path, records: list[Record]) -> None:
+    faces = [
+        {"image_id": 1, "bbox": [4, 4, 80, 80], "iscrowd": 1},
+        {"image_id": 1, "bbox": [96, 90, 20, 24]},
+    ]
+    content = {"images": [{"id": 1, "file_name": records[0].image.name}], "annotations": faces}
+    (tmp_path / "faces.json").write_text(json.dumps(content))
+    found = read_records(tmp_path / "faces.json", images=tmp_path).records
+    targets = dataset(list(found), augmentation=PLAIN)[0, 0].targets
+    anchors = ops.generate_anchors((128, 128), config=NETWORK.anchors)
+    small = anchors[:, 2] <= 32
+    centre_inside = ((anchors[:, :2] >= 20) & (anchors[:, :2] <= 68)).all(axis=1)
+    far = (anchors[:, :2] > 84 + 16).any(axis=1)
+    assert (targets.labels[small & centre_inside] == -1).all()
+    assert (targets.labels[small & far] >= 0).all()
+    assert (anchors[targets.positives, :2] > 84).all()
 
 
 def test_orientation_is_honoured(tmp_path: Path) -> None:

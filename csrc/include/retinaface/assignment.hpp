@@ -33,9 +33,14 @@ struct AssignmentWorkspace {
 //      it is < negative_iou, and ignored in between;
 //   2. with `force`, each face takes the first of the anchors with which its IoU is highest, if that is
 //      >= force_min_iou and > 0; of several faces that take one anchor the last has it;
-//   3. background with an IoU >= negative_iou with an ignored face becomes ignored.
+//   3. background becomes ignored where its IoU with an ignored face is > 0 and
+//        a. >= negative_iou, or >= half of the highest IoU that this face has with any anchor, or
+//        b. at least half of the anchor's area lies inside the face, as COCO has it for crowds.
+//      A face that is smaller than all anchors reaches negative_iou with none of them: of those that are
+//      nearest to its size, (a) leaves out the ones that hold about half of it, which are those that may find
+//      it. A region that is larger than its faces is (b)'s.
 // Faces with ignored[i] != 0 take part in the third step only; null: there are none. Faces are finite and
-// have an area, and there are at most 2^31 - 1.
+// have a finite area, and there are at most 2^31 - 1.
 //
 // Anchors are looked at in blocks of neighbours in the array, and a block that a face does not touch is
 // passed over: those of a pyramid lie row by row, so that few are touched. Any other order is only slower.

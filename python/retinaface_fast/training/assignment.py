@@ -28,7 +28,14 @@ def assign_anchors(
     `config.positive_iou`; it is background if it is < `config.negative_iou`, and left out in between. With
     `config.force`, each face then takes the anchor with which its IoU is highest, the first of equals, from
     whatever that was, if the IoU is >= `config.force_min_iou` and > 0; of several faces that take one anchor
-    the last has it. Background with an IoU >= `config.negative_iou` with an ignored face is left out.
+    the last has it.
+
+    At last, background is left out where an ignored face may be found: its IoU with that is > 0 and >=
+    `config.negative_iou` or >= half of the highest IoU that the ignored face has with any anchor, or at least
+    half of the anchor's area lies inside the ignored box. Half of the highest, because a face smaller than
+    all anchors reaches `config.negative_iou` with none: with the smallest, of 16 pixels, it takes 9.5. Left
+    out are then the anchors nearest to its size that hold about half of it. The area is COCO's rule for
+    crowds, whose faces are smaller than the box around them.
 
     It is the assignment of SSD (Liu et al. 2016, section 2.2). In a well-known PyTorch port of RetinaFace, a
     face whose best IoU is below its limit, 0.2, makes no face of that anchor but still takes it from the face

@@ -94,7 +94,7 @@ class AugmentationSection(_Section):
         flip: Chance of a mirrored picture.
         interpolations: One is drawn for each resize.
         min_face: Faces whose shorter side is below this many pixels of the training picture are neither faces
-            nor background.
+            nor background, and neither are the anchors that may find them.
     """
 
     side: Annotated[int, Field(ge=32, le=4096)] = 640
@@ -135,6 +135,8 @@ class AssignmentSection(_Section):
     Attributes:
         positive_iou: An anchor is a face if its highest IoU with one is >= this.
         negative_iou: It is background if that is < this; what lies between is left out of the class loss.
+            So is background whose IoU with a face that is neither face nor background is >= this or half of
+            the highest that this face has with any anchor, and what lies in its box by half.
         force: Whether each face takes its best anchor in any case ...
         force_min_iou: ... as long as their IoU is >= this.
     """
