@@ -178,6 +178,25 @@ def test_small_faces_are_ignored_and_ignored_ones_stay_so() -> None:
     assert ignored.tolist() == [False, False, True]
 
 
+def test_an_ignored_region_stays_wherever_the_crop_shows_it() -> None:
+    """Its centre lies outside most crops, its colour does not; a trained face there is left out."""
+    region, face, other = [0, 0, 240, 70], [20, 100, 40, 120], [200, 100, 220, 120]
+    boxes = np.float32([region, face, other])
+    image = painted((240, 240), boxes)
+    config = section(side=96, crop_scales=(0.4,))
+    away = 0
+    for seed in range(40):
+        ignored = np.array([True, False, False])
+        result = run(image, config, seed, boxes=boxes, landmarks=UNKNOWN[:3], ignored=ignored)
+        visible = seen(result.image, COLOURS[0])
+        assert result.ignored.sum() == (visible is not None)
+        if visible is not None:
+            np.testing.assert_array_equal(result.boxes[result.ignored], [visible])
+            centred = run(image, config, seed, boxes=boxes, landmarks=UNKNOWN[:3])
+            away += not (centred.boxes == visible).all(axis=1).any()
+    assert away > 5
+
+
 def test_a_crop_holds_a_face_that_is_trained_on() -> None:
     """Neither an ignored face nor one that the crop makes too small is what it is drawn for."""
     boxes = np.float32([[18, 18, 26, 26], [70, 70, 86, 86]])  # no crop of 60 holds both

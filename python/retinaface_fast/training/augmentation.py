@@ -74,7 +74,8 @@ def augment(
     such face. A crop larger than the picture holds as much of it as it can, and the rest is filled. If all
     `config.crop_attempts` fail, the whole picture is taken, at the top left of a square as long as its longer
     side. Faces stay if their centre lies within the crop, not on its edge; as the centre counts that of what
-    the picture shows of the box.
+    the picture shows of the box. Ignored ones stay if the crop shows any of them, else what it shows of a
+    crowd would be background.
 
     Boxes are clipped to picture and crop, landmarks are not: the network is to learn where they are, and
     at an edge of the crop is where they are not.
@@ -105,7 +106,9 @@ def augment(
     crop = _draw_crop(corners[~ignored], (height, width), config, rng)
     centres = (corners[:, :2] + corners[:, 2:]) / 2
     origin = np.array([crop.x, crop.y], np.float64)
-    kept = ((centres > origin) & (centres < origin + crop.side)).all(axis=1)
+    is_centred = ((centres > origin) & (centres < origin + crop.side)).all(axis=1)
+    is_shown = ((corners[:, 2:] > origin) & (corners[:, :2] < origin + crop.side)).all(axis=1)
+    kept = np.where(ignored, is_shown, is_centred)
     scale = config.side / crop.side
     corners = np.clip(corners[kept] - np.tile(origin, 2), 0, crop.side) * scale
     points = (landmarks[kept].astype(np.float64) - origin) * scale
