@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,61 @@ def test_the_whole_picture_where_no_crop_holds_a_face() -> None:
     # With crops as large as the picture there is one that does.
     inside = run(image, section(side=100, crop_scales=(2.0,)), 0, boxes=face, landmarks=UNKNOWN[:1])
     np.testing.assert_allclose(inside.boxes[0, 2:] - inside.boxes[0, :2], [90, 40])
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "area", "lanczos"])
+@pytest.mark.parametrize("multiple", [1.0, 2.0, 5.3])
+def test_large_crops_put_large_faces_where_their_boxes_say(interpolation: str, multiple: float) -> None:
+    face = np.float32([[401, 303, 898, 799]])
+    image = painted((1203, 1501), face)
+    # In halves of what a pixel of the training picture shows, the picture's edges lie anywhere.
+    config = section(side=64, crop_scales=(multiple,), interpolations=(interpolation,), flip=0.5)
+    for seed in range(8):
+        result = run(image, config, seed, boxes=face, landmarks=UNKNOWN[:1])
+        visible = seen(result.image, COLOURS[0])
+        assert visible is not None
+        assert np.abs(result.boxes[0] - visible).max() <= 1.01
+
+
+def test_the_mean_colour_of_a_large_crop_is_that_of_the_exact_area() -> None:
+    """How much of the training picture a white picture covers, against how much of the crop it fills."""
+    for size_hw in ((1000, 1400), (1203, 1501), (997, 1999)):
+        image = np.full((*size_hw, 3), 255, np.uint8)
+        for multiple in (2.0, 3.7):
+            config = section(side=64, crop_scales=(multiple,), interpolations=("area",))
+            side = multiple * min(size_hw)
+            for seed in range(4):
+                found = augment(
+                    image,
+                    BOXES[:0],
+                    UNKNOWN[:0],
+                    config=config,
+                    rng=np.random.default_rng(seed),
+                    mean_bgr=(0, 0, 0),
+                ).image
+                covered = found[:, :, 0] / 255
+                # In pixels: exact but for a row and a column that are left out.
+                assert covered.max(axis=1).sum() == pytest.approx(64 * size_hw[0] / side, abs=0.75)
+                assert covered.max(axis=0).sum() == pytest.approx(64 * size_hw[1] / side, abs=0.75)
+
+
+def test_a_picture_that_is_nothing_but_long() -> None:
+    for size_hw in ((1, 3000), (3000, 2)):
+        result = run(painted(size_hw, BOXES[:0]), section(side=32, crop_scales=(10.0,)), 0,
+                     boxes=np.float32([[0, 0, *size_hw[::-1]]]), landmarks=UNKNOWN[:1])  # fmt: skip
+        assert result.image.shape == (32, 32, 3)
+
+
+def test_a_large_crop_of_a_large_picture_takes_the_memory_of_a_small_one() -> None:
+    image = np.zeros((2000, 3000, 3), np.uint8)
+    config = section(side=64, crop_scales=(10.0,), distort=True)
+    tracemalloc.start()
+    try:
+        run(image, config, 0, boxes=BOXES[:0], landmarks=UNKNOWN[:0])
+        # NumPy's memory, in which OpenCV puts its results; the crop has 1.2 GB of pixels.
+        assert tracemalloc.get_traced_memory()[1] < image.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_larger_crop_holds_the_whole_picture_at_any_place() -> None:

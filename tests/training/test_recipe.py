@@ -240,6 +240,14 @@ def test_overrides_fill_a_section_that_the_file_lacks(tmp_path: Path) -> None:
         ),
         ("[augmentation]\ncrop_scales = []\n", r"augmentation: expected one of .*, got both or none"),
         (
+            "[augmentation]\ncrop_scales = [1.0, 10.5]\n",
+            r"augmentation: crop_scales: expected at most 10 times the picture's short side, got 10.5",
+        ),
+        (
+            "[augmentation]\ncrop_range = [1.0, 1e9]\n",
+            r"augmentation: crop_range: expected at most 10 times the picture's short side, got 1e\+09",
+        ),
+        (
             "[augmentation]\ncrop_range = [1.0, 0.3]\n",
             r"augmentation: crop_range: expected lowest and highest",
         ),

@@ -160,9 +160,12 @@ def _draw_crop(
     for first in range(0, config.crop_attempts, _DRAWN_AT_ONCE):
         count = min(_DRAWN_AT_ONCE, config.crop_attempts - first)
         sides = np.maximum(1, (_draw_scales(config, rng, count) * min(size_hw)).astype(np.int64))
+        grids = np.array([1 << _halvings(side, config.side) for side in sides.tolist()])
+        sides -= sides % grids
         room = np.stack([width - sides, height - sides], axis=1)
         # Where the crop is the larger one, its origin lies outside the picture by up to the difference.
         origins = rng.integers(np.minimum(room, 0), np.maximum(room, 0), endpoint=True)
+        origins += np.where(origins < 0, -origins % grids[:, None], 0)
         if len(faces):
             ends = origins + sides[:, None]
             inside = (faces[None, :, :2] >= origins[:, None]) & (faces[None, :, 2:] <= ends[:, None])
@@ -175,7 +178,20 @@ def _draw_crop(
         if len(accepted):
             chosen = int(accepted[0])
             return _Crop(int(origins[chosen, 0]), int(origins[chosen, 1]), int(sides[chosen]))
-    return _Crop(0, 0, max(size_hw))
+    grid = 1 << _halvings(max(size_hw), config.side)
+    return _Crop(0, 0, -(-max(size_hw) // grid) * grid)
+
+
+def _halvings(crop_side: int, side: int) -> int:
+    """How often a crop is halved before it is resized.
+
+    Its side, and how far it sticks out on the left and at the top, are multiples of what is then a pixel: so
+    what it shows of the picture is halved alone, and what is outside is added when it is small.
+    """
+    halvings = 0
+    while crop_side >> halvings >= _HALVED_FROM * side:
+        halvings += 1
+    return halvings
 
 
 def _draw_scales(config: AugmentationSection, rng: np.random.Generator, count: int) -> DoubleArray:
@@ -197,24 +213,39 @@ def _render(
     right, bottom = min(width, crop.x + crop.side), min(height, crop.y + crop.side)
     pixels = image[top:bottom, left:right]
     interpolation = config.interpolations[int(rng.integers(len(config.interpolations)))]
-    size = (config.side, config.side)
+    size_wh = (config.side, config.side)
     fill = tuple(round(value) for value in mean_bgr)
     margins = (top - crop.y, crop.y + crop.side - bottom, left - crop.x, crop.x + crop.side - right)
     is_larger = crop.side > config.side
     if config.distort and not is_larger:
         pixels = _distort(pixels, rng)
+    halvings = _halvings(crop.side, config.side)
+    pixels = _halved(pixels, halvings)
     if any(margins):
-        pixels = cv2.copyMakeBorder(pixels, *margins, cv2.BORDER_CONSTANT, value=fill)
-    while len(pixels) >= _HALVED_FROM * config.side:
-        half = (len(pixels) + 1) // 2
-        pixels = cv2.resize(pixels, (half, half), interpolation=cv2.INTER_LINEAR)
+        whole = np.full((crop.side >> halvings, crop.side >> halvings, 3), fill, np.uint8)
+        y, x = margins[0] >> halvings, margins[2] >> halvings
+        whole[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+        pixels = whole
     if len(pixels) != config.side:
-        pixels = cv2.resize(pixels, size, interpolation=_flag(interpolation))
+        pixels = cv2.resize(pixels, size_wh, interpolation=_flag(interpolation))
     if config.distort and is_larger:
         pixels = _distort(pixels, rng)
         if any(margins):
             _fill_margins(pixels, [margin * config.side / crop.side for margin in margins], fill)
     return pixels.copy() if np.may_share_memory(pixels, image) else pixels
+
+
+def _halved(pixels: UInt8Array, times: int) -> UInt8Array:
+    """Halve height and width so often, without the last rows and columns that fill no pixel."""
+    cv2 = import_cv2("augmentation")
+    height, width = (length >> times << times for length in pixels.shape[:2])
+    pixels = pixels[:height, :width]
+    if not pixels.size:
+        return np.zeros((height >> times, width >> times, 3), np.uint8)
+    for _ in range(times):
+        height, width = height // 2, width // 2
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    return pixels
 
 
 def _fill_margins(pixels: UInt8Array, margins: list[float], fill: tuple[int, ...]) -> None:

@@ -47,6 +47,10 @@ Range: TypeAlias = tuple[float, float]
 Interpolation: TypeAlias = Literal["nearest", "linear", "cubic", "area", "lanczos"]
 
 
+#: In short sides of the picture: it fills a hundredth of such a crop, and coordinates stay far below 2^31.
+_LARGEST_CROP = 10
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -86,7 +90,7 @@ class AugmentationSection(_Section):
     Attributes:
         side: Side of the training picture in pixels.
         crop_scales: Side of the square crop as a multiple of the picture's short side, one of these drawn
-            with equal chances. Above 1 the crop is larger than the picture and padded.
+            with equal chances, at most 10. Above 1 the crop is larger than the picture and padded.
         crop_range: Lowest and highest multiple, drawn evenly, in place of `crop_scales`.
         crop_attempts: Crops that are tried until one holds a face whole and at least one face's centre. If
             none does, the whole picture is padded to a square.
@@ -126,6 +130,12 @@ class AugmentationSection(_Section):
             raise ValueError("expected one of crop_scales and crop_range, got both or none")
         if self.crop_range is not None and self.crop_range[0] > self.crop_range[1]:
             raise ValueError(f"crop_range: expected lowest and highest, got {list(self.crop_range)}")
+        for name, multiples in (("crop_scales", self.crop_scales), ("crop_range", self.crop_range)):
+            if multiples and max(multiples) > _LARGEST_CROP:
+                raise ValueError(
+                    f"{name}: expected at most {_LARGEST_CROP} times the picture's short side, "
+                    f"got {max(multiples):g}"
+                )
         return self
 
 
