@@ -88,6 +88,15 @@ def test_the_example_of_a_recipe_is_one(tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "mine.toml").name == "mine"
 
 
+def test_what_is_set_can_be() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    spans = re.findall(r"`((?:--set [^`\s]+ ?)+)`", text)
+    assert len(spans) > 1
+    for span in spans:
+        changes = dict(change.split("=", 1) for change in span.replace("--set", "").split())
+        load_recipe("biubug6-mobilenet0.25", changes)
+
+
 def test_every_option_is_one_of_the_command() -> None:
     pytest.importorskip("typer")
     from retinaface_fast.cli.train import train

@@ -187,6 +187,21 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     assert load_recipe(str(tmp_path / "mine.toml")) == recipe
 
 
+def test_the_rate_falls_where_a_recipe_says_so_alone(tmp_path: Path) -> None:
+    schedule = load_recipe(written(tmp_path, "[schedule]\nepochs = 260\n")).schedule
+    assert schedule.kind == "steps"
+    assert schedule.milestones == ()
+
+
+def test_a_published_recipe_in_fewer_epochs() -> None:
+    with pytest.raises(ValueError, match=r"got \[190, 220\]; also give .*, or schedule\.kind = .cosine"):
+        load_recipe("biubug6-mobilenet0.25", {"schedule.epochs": "20"})
+    steps = {"schedule.epochs": "20", "schedule.milestones": "[15, 18]"}
+    assert load_recipe("biubug6-mobilenet0.25", steps).schedule.milestones == (15, 18)
+    cosine = {"schedule.epochs": "20", "schedule.kind": "cosine"}
+    assert load_recipe("biubug6-mobilenet0.25", cosine).schedule.kind == "cosine"
+
+
 def test_what_the_network_is_not_told_it_keeps() -> None:
     plain = load_recipe("paper-resnet152", {"network.deformable": False}).network.config()
     assert plain.context.share_first
@@ -200,6 +215,7 @@ def test_overrides() -> None:
         "biubug6-mobilenet0.25",
         {
             "schedule.epochs": "3",
+            "schedule.milestones": "[2]",
             "optimiser.lr": 0.5,
             "network.name": "resnet18",
             "augmentation.crop_scales": "[1.0, 2.0]",
@@ -209,6 +225,7 @@ def test_overrides() -> None:
         },
     )
     assert recipe.schedule.epochs == 3
+    assert recipe.schedule.milestones == (2,)
     assert recipe.optimiser.lr == 0.5
     assert recipe.network.name == "resnet18"
     assert recipe.augmentation.crop_scales == (1.0, 2.0)
@@ -231,6 +248,18 @@ def test_overrides_fill_a_section_that_the_file_lacks(tmp_path: Path) -> None:
         ("[schedule]\nepochs = 'many'\n", r"mine\.toml: schedule\.epochs: "),
         ("[schedule]\nepochs = 0\n", r"mine\.toml: schedule\.epochs: .*greater than or equal to 1"),
         ("[schedule]\nmilestones = [5, 3]\n", r"mine\.toml: schedule: milestones: expected ascending"),
+        (
+            "[schedule]\nepochs = 20\nmilestones = [10, 20]\n",
+            r"schedule: milestones: expected all below epochs, 20, got \[10, 20\]; also give schedule\.miles",
+        ),
+        (
+            "[schedule]\nepochs = 20\nwarmup_epochs = 20\n",
+            r"schedule: warmup_epochs: expected less than epochs, 20, got 20\.0; also give schedule\.warm",
+        ),
+        (
+            '[schedule]\nepochs = 20\nkind = "cosine"\nwarmup_epochs = 500\n',
+            r"schedule: warmup_epochs: expected less than epochs, 20, got 500",
+        ),
         ("[optimiser]\nlr = nan\n", r"mine\.toml: optimiser\.lr: "),
         ("[optimiser]\nlr = inf\n", r"mine\.toml: optimiser\.lr: "),
         ("[network]\nname = 'resnet51'\n", r"mine\.toml: network: name: .*resnet50.*got 'resnet51'"),

@@ -130,7 +130,7 @@ def lr_factor(config: ScheduleSection, *, step: int, steps_per_epoch: int) -> fl
     if step < warmup:
         return rise
     length = config.epochs * steps_per_epoch - warmup
-    progress = min((step - warmup) / length, 1.0) if length > 0 else 1.0
+    progress = min((step - warmup) / length, 1.0)
     return config.final_factor + (1.0 - config.final_factor) * (1.0 + math.cos(math.pi * progress)) / 2.0
 
 

@@ -222,17 +222,17 @@ class ScheduleSection(_Section):
     Attributes:
         epochs: Passes over the data.
         kind: "steps" multiplies by `gamma` at each of `milestones`; "cosine" falls to `final_factor`.
-        milestones: Epochs after which the factor falls, ascending.
+        milestones: Epochs after which the factor falls, ascending and below `epochs`; without any it stays.
         gamma: By how much.
         final_factor: Where a cosine ends.
-        warmup_epochs: The factor rises linearly from `warmup_factor` to 1 over these first epochs; may be a
-            fraction.
+        warmup_epochs: The factor rises linearly from `warmup_factor` to 1 over these first epochs, fewer than
+            `epochs`; may be a fraction.
         warmup_factor: Where it begins.
     """
 
     epochs: Count = 250
     kind: Literal["steps", "cosine"] = "steps"
-    milestones: tuple[Count, ...] = (190, 220)
+    milestones: tuple[Count, ...] = ()
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
     final_factor: Fraction = 0.0
     warmup_epochs: NotNegative = 0.0
@@ -242,6 +242,21 @@ class ScheduleSection(_Section):
     def _ascending(self) -> ScheduleSection:
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones: expected ascending epochs, got {list(self.milestones)}")
+        return self
+
+    @model_validator(mode="after")
+    def _before_the_end(self) -> ScheduleSection:
+        # Who shortens a recipe would otherwise train all of it at the highest rate, and not be told.
+        if self.kind == "steps" and self.milestones and self.milestones[-1] >= self.epochs:
+            raise ValueError(
+                f"milestones: expected all below epochs, {self.epochs}, got {list(self.milestones)}; also "
+                'give schedule.milestones, or schedule.kind = "cosine"'
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs: expected less than epochs, {self.epochs}, got {self.warmup_epochs}; also "
+                "give schedule.warmup_epochs"
+            )
         return self
 
 
