@@ -220,6 +220,79 @@ def test_interrupted_and_resumed_from_elsewhere(
     assert (here / "run" / "last.safetensors").is_file()
 
 
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run the command such that it is interrupted in its third step of six; a checkpoint is there then."""
+    from retinaface_fast.training.learner import Learner
+
+    step = Learner.step
+
+    def call(arguments: list[str]) -> int:
+        done = []
+
+        def interrupted(self: Learner, *given: Any, **options: Any) -> Any:
+            done.append(1)
+            if len(done) == 3:
+                signal.raise_signal(signal.SIGINT)
+            return step(self, *given, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Learner, "step", interrupted)
+            return main(arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("batch_norm", ["restored", "as-is"])
+def test_what_a_run_began_with_may_be_gone(
+    batch_norm: str,
+    data: Path,
+    interrupt: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if bundled_path() is None:
+        pytest.skip("this build has no weights in it")
+    here = data.parent
+    (here / "models").mkdir()
+    shutil.copy(bundled_path(), here / "models" / "first.safetensors")
+    arguments = ["train", *TINY, "--data", "data", "--init", "models/first.safetensors"]
+    arguments += ["--set", f"training.batch_norm={batch_norm}"]
+    assert main([*arguments, "-o", "whole"]) == 0
+    assert interrupt([*arguments, "-o", "run"]) == 130
+    shutil.copytree(here / "run", here / "again")
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert main(["train", "--resume", "../run", "--workers", "0", "--device", "cpu"]) == 0, (
+        capsys.readouterr()
+    )
+    assert "weights: goes on from step 3 of 6" in capsys.readouterr().err
+    (here / "models" / "first.safetensors").unlink()
+    (here / "small.toml").unlink()
+    assert main(["train", "--resume", "../again", "--workers", "0", "--device", "cpu"]) == 0
+    whole = load_weights(here / "whole" / "last.safetensors")
+    assert "initial_upstream_sha256" in whole.metadata
+    for name in ("run", "again"):
+        found = load_weights(here / name / "last.safetensors")
+        assert dict(found.metadata) == dict(whole.metadata)
+        for key, tensor in whole.tensors.items():
+            np.testing.assert_array_equal(found.tensors[key], tensor)
+
+
+def test_other_initial_weights_are_another_run(
+    data: Path, here: Path, interrupt: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if bundled_path() is None:
+        pytest.skip("this build has no weights in it")
+    shutil.copy(bundled_path(), here / "first.safetensors")
+    arguments = ["train", *TINY, "--data", "data", "-o", "run"]
+    assert interrupt([*arguments, "--init", "first.safetensors"]) == 130
+    assert main(arguments) == 1
+    assert "run holds a run with other initial.kind" in capsys.readouterr().err
+    # The same weights by another name.
+    assert main([*arguments, "--init", "mobilenet0.25"]) == 0
+
+
 def test_a_run_that_is_done_has_nothing_left(
     finished: tuple[Path, str, str, int], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,7 +414,7 @@ def test_wrong_usage(
         (["--data", "data", "--val", "empty"], "empty: there is no face to measure on"),
         (["--data", "data", "--names", "small.toml"], "which does not know"),
         (["--data", "data", "--init", "no.safetensors"], "no.safetensors does not exist"),
-        (["--data", "data", "-o", "small.toml"], "cannot write small.toml/run.json"),
+        (["--data", "data", "-o", "small.toml"], "cannot write small.toml: "),
         (["--data", "data", "-o", "small.toml", "--check"], "cannot write small.toml/check.png"),
         (["--resume", "data"], "there is no run to go on with: run.json is missing"),
         (["--resume", "strange"], "strange/run.json: does not say how the run was started"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -96,23 +95,28 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, str]:
     return overrides
 
 
-def read_plan(folder: Path) -> Plan:
-    """The plan of a run that was started before.
+def read_plan(folder: Path) -> tuple[Plan, Recipe]:
+    """The plan and the recipe of a run that was started before; the file of the recipe may be gone.
 
     Raises:
         DatasetError: The folder holds none.
+        MissingDependencyError: A package that training needs is not there.
     """
-    record = folder / "run.json"
+    check_extra()
+    from retinaface_fast.training import Recipe
+    from retinaface_fast.training.run_folder import read_run
+
+    record = read_run(folder)
     try:
-        values = json.loads(record.read_text(encoding="utf-8"))["arguments"]
+        values = dict(record["arguments"])
         for name in _PATHS:
             if values[name] is not None:
                 values[name] = Path(values[name])
-        return Plan(**{**values, "output": folder})
-    except FileNotFoundError:
-        raise DatasetError(f"{folder}: there is no run to go on with: {record.name} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{record}: does not say how the run was started: {error}") from None
+        return Plan(**{**values, "output": folder}), Recipe.model_validate(record["recipe"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{folder / 'run.json'}: does not say how the run was started: {' '.join(str(error).split())}"
+        ) from None
 
 
 def print_recipes() -> None:
@@ -123,12 +127,12 @@ def print_recipes() -> None:
     report.print_recipes(_console.stdout(), [load_recipe(name) for name in recipe_names()])
 
 
-def check(plan: Plan, *, quiet: bool) -> int:
-    """Look at the data and draw a batch of it."""
+def check(plan: Plan, *, recipe: Recipe | None = None, quiet: bool) -> int:
+    """Look at the data and draw a batch of it, by the recipe of the plan or of the run that is there."""
     check_extra()
     from retinaface_fast.training import check_data, report_lines
 
-    recipe = _recipe(plan)
+    recipe = recipe or _recipe(plan)
     records, validation, faults = _records(plan)
     with report.bar(enabled=not quiet) as bar:
         found = check_data(
@@ -156,10 +160,10 @@ def check(plan: Plan, *, quiet: bool) -> int:
     return 1 if found.faults else 0
 
 
-def run(plan: Plan, *, device: str | None, workers: int, quiet: bool) -> int:
-    """Train, and say what it came to."""
+def run(plan: Plan, *, resumed: Recipe | None = None, device: str | None, workers: int, quiet: bool) -> int:
+    """Train, and say what it came to; `resumed` is the recipe of the run that is to go on."""
     check_extra()
-    recipe = _recipe(plan)
+    recipe = resumed or _recipe(plan)
     records, held_out, found = _records(plan)
     batch = recipe.training.batch_size
     if batch > len(records):
@@ -185,6 +189,7 @@ def run(plan: Plan, *, device: str | None, workers: int, quiet: bool) -> int:
                 plan.output,
                 init=plan.init,
                 backbone_pixels=plan.backbone_pixels,
+                resume=resumed is not None,
                 validator=validator,
                 device=device,
                 workers=workers,

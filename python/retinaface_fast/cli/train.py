@@ -184,12 +184,13 @@ def train(
         if given:
             options = ", ".join(_option(name) for name in given)
             raise typer.BadParameter(f"the run knows its options: leave {options} out", param_hint="--resume")
-        plan = work.read_plan(resume)
+        plan, recipe = work.read_plan(resume)
     else:
         if data is None:
             raise typer.BadParameter("name the pictures and faces to train on", param_hint="--data")
         _check_choices(on_fault, backbone_pixels, val_share)
         _check_together(context)
+        recipe = None
         plan = work.Plan(
             config=config,
             overrides=work.parse_overrides(overrides or []),
@@ -208,9 +209,9 @@ def train(
             output=output or Path(f"train-{Path(config).stem if config.endswith('.toml') else config}"),
         )
     code = (
-        work.check(plan, quiet=quiet)
+        work.check(plan, recipe=recipe, quiet=quiet)
         if check
-        else work.run(plan, device=device, workers=workers, quiet=quiet)
+        else work.run(plan, resumed=recipe, device=device, workers=workers, quiet=quiet)
     )
     if code == 130 and is_first_process():
         _console.line(_console.stderr(), f"go on with: retinaface-fast train --resume {plan.output}")

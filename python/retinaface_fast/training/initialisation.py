@@ -6,12 +6,12 @@ import dataclasses
 import math
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
-from retinaface_fast.errors import WeightsError
+from retinaface_fast.errors import DatasetError, WeightsError
 from retinaface_fast.network.folding import BATCH_NORM_EPSILON
 from retinaface_fast.network.layers import ConvNorm, DeformableConvNorm
 from retinaface_fast.network.layout import layer_specs, tensor_shapes
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from retinaface_fast.network.config import RetinaFaceConfig
     from retinaface_fast.weights.loader import WeightsFile
 
-__all__ = ["FACE_PRIOR", "Initial", "initialise"]
+__all__ = ["FACE_PRIOR", "Initial", "initial_of_run", "initialise"]
 
 #: Probability of a face with which untrained class heads begin. Hard negative mining shows the class loss 7
 #: background anchors for each face, so this is what a network that knows nothing should say; begun at 1/2,
@@ -52,12 +52,14 @@ class Initial(NamedTuple):
         folded: Whether it has no batch norm, because the weights came with batch norm folded in.
         description: Where the weights come from, in words.
         metadata: What their file says of where it is from, such as its licence; empty for random weights.
+        origin: What makes them these weights wherever their file lies, as JSON takes it.
     """
 
     network: RetinaFace
     folded: bool
     description: str
     metadata: Mapping[str, str] = MappingProxyType({})
+    origin: Mapping[str, Any] = MappingProxyType({})
 
 
 def initialise(
@@ -100,14 +102,15 @@ def initialise(
     if backbone_pixels not in ("bgr", "torchvision"):
         raise ValueError(f"backbone_pixels: expected 'bgr' or 'torchvision', got {backbone_pixels!r}")
     if source is None:
-        return Initial(_network(config, seed, folded=False), folded=False, description=f"random, seed {seed}")
+        network = _network(config, seed, folded=False)
+        return Initial(network, False, f"random, seed {seed}", origin={"kind": "random", "seed": seed})
     plain = _plain(config)
     file = _file(source)
     if file is None:
         weights = load_weights(source, config=plain)
         tensors = _tensors(weights.tensors)
         description = f"{source} (sha256 {weights.sha256[:12]})"
-        metadata = weights.metadata
+        metadata, sha256 = weights.metadata, weights.sha256
     elif is_backbone(file.tensors):
         translated = translate_backbone(file.tensors, config=plain, source=file.source)
         tensors = _tensors(translated.tensors)
@@ -116,17 +119,39 @@ def initialise(
         network = _network(config, seed, folded=False)
         network.load_state_dict({**network.state_dict(), **tensors})
         description = f"backbone of {file.source} (sha256 {file.sha256[:12]}), the rest random, seed {seed}"
-        return Initial(network, False, description, _provenance(file.metadata))
+        origin = {"kind": "backbone", "sha256": file.sha256, "pixels": backbone_pixels, "seed": seed}
+        return Initial(network, False, description, _provenance(file.metadata), origin)
     else:
         tensors = _retinaface_tensors(file, config, plain)
         description = f"{file.source} (sha256 {file.sha256[:12]})"
-        metadata = file.metadata
+        metadata, sha256 = file.metadata, file.sha256
     folded = not any(".norm." in name for name in tensors)
     network = _network(config, seed, folded=folded)
     _bend(tensors, config)
     # What a file need not have, and only that, stays as it is: counters, and offsets that begin at zero.
     network.load_state_dict({**network.state_dict(), **tensors})
-    return Initial(network, folded, description, _provenance(metadata))
+    origin = {"kind": "retinaface", "sha256": sha256}
+    return Initial(network, folded, description, _provenance(metadata), origin)
+
+
+def initial_of_run(config: RetinaFaceConfig, record: Mapping[str, Any]) -> Initial:
+    """What a run began with, for one that has a checkpoint: its values do not matter, its file may be gone.
+
+    Args:
+        config: The network.
+        record: What `run.json` of the run says.
+
+    Raises:
+        DatasetError: The record does not say it.
+    """
+    try:
+        folded = {"folded": True, "trained": False}[record["batch_norm"]]
+        description, metadata, origin = record["initial_weights"], record["provenance"], record["initial"]
+        return Initial(
+            RetinaFace(config, folded=folded).train(), folded, str(description), dict(metadata), dict(origin)
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"run.json does not say what the run began with: {error}") from None
 
 
 def _provenance(metadata: Mapping[str, str]) -> Mapping[str, str]:

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from .records import Record
 
-__all__ = ["claim_run", "data_digest", "lock_run"]
+__all__ = ["claim_run", "data_digest", "lock_run", "read_run"]
 
-#: What may differ: another release, and from where the program was called.
-_MAY_DIFFER = ("arguments", "retinaface_fast")
+#: What may differ: another release, from where the program was called, and the words for where the weights
+#: came from; `initial` says which ones they are.
+_MAY_DIFFER = ("arguments", "initial_weights", "provenance", "retinaface_fast")
 
 
 def lock_run(folder: Path, lock: BaseFileLock | None = None) -> BaseFileLock:
@@ -76,15 +77,31 @@ def claim_run(folder: Path, record: Mapping[str, Any], *, has_checkpoint: bool, 
             except OSError as error:
                 raise DatasetError(f"cannot write {path}: {error.strerror or error}") from None
         return
-    try:
-        different = _different(json.loads(path.read_text(encoding="utf-8")), wanted)
-    except (OSError, ValueError, TypeError) as error:
-        raise DatasetError(f"{path}: cannot be read: {error}") from None
+    found = read_run(folder)
+    different = _different(found, wanted)
     if different:
         raise DatasetError(
             f"{folder} holds a run with other {', '.join(different)}: name another folder, or the same "
             "recipe and data to go on with it"
         )
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What a folder says that its run is made of.
+
+    Raises:
+        DatasetError: It holds no run, or what it says cannot be read.
+    """
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DatasetError(f"{folder}: there is no run to go on with: {path.name} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(record, dict):
+        raise DatasetError(f"{path}: cannot be read: expected an object, got {type(record).__name__}")
+    return record
 
 
 def data_digest(records: Sequence[Record]) -> str:

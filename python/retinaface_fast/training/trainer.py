@@ -26,7 +26,7 @@ from retinaface_fast.weights import save_weights
 
 from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from .dataset import TrainingDataset
-from .initialisation import initialise
+from .initialisation import initial_of_run, initialise
 from .interrupts import stop_on_signals
 from .learner import Learner
 from .loader import BatchLoader
@@ -34,7 +34,7 @@ from .logs import RunLog, picture_of_batch
 from .optimisation import lr_factor
 from .processes import join_processes
 from .progress import Shares, TrainingProgress, TrainingResult
-from .run_folder import claim_run, data_digest, lock_run
+from .run_folder import claim_run, data_digest, lock_run, read_run
 from .sampling import EpochSampler
 from .selection import Selection
 from .unfolding import restore_batch_norm
@@ -70,6 +70,8 @@ class Trainer:
         output: Folder of the run.
         init: Initial weights, see `initialise`; None begins with random ones.
         backbone_pixels: What pixels the backbone in `init` was trained on, see `initialise`.
+        resume: Where the folder holds a checkpoint, `init` is not looked at: it is what `run.json` says, and
+            its file may be gone.
         validator: Measures average precision; None never does, and keeps no best weights.
         device: "cpu", "cuda", "cuda:N" or "mps"; None takes a CUDA device if there is one, else the
             CPU.
@@ -97,6 +99,7 @@ class Trainer:
         *,
         init: str | os.PathLike[str] | None = None,
         backbone_pixels: Literal["bgr", "torchvision"] = "bgr",
+        resume: bool = False,
         validator: Validator | None = None,
         device: str | None = None,
         workers: int = 2,
@@ -128,7 +131,10 @@ class Trainer:
             on_fault=on_fault,
         )
         self._workers = workers
-        initial = initialise(self._config, init, seed=training.seed, backbone_pixels=backbone_pixels)
+        if resume and latest_checkpoint(self._checkpoints) is not None:
+            initial = initial_of_run(self._config, read_run(self.output))
+        else:
+            initial = initialise(self._config, init, seed=training.seed, backbone_pixels=backbone_pixels)
         #: Where the weights came from, in words.
         self.initial = initial.description
         self._provenance = initial.metadata
@@ -137,7 +143,9 @@ class Trainer:
             "retinaface_fast": retinaface_fast.__version__,
             "recipe": recipe.model_dump(mode="json"),
             "network": self._config.to_dict(),
-            "initial": initial.description,
+            "initial": dict(initial.origin),
+            "initial_weights": initial.description,
+            "provenance": dict(initial.metadata),
             "batch_norm": "folded" if folded else "trained",
             "pictures": len(records),
             "faces": int(sum(len(record.boxes) for record in records)),
