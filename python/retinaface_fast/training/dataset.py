@@ -103,7 +103,6 @@ class TrainingDataset:
         return Sample(
             image=augmented.image,
             targets=targets,
-            faces=int(np.count_nonzero(~augmented.ignored)),
             load_seconds=loaded - started,
             assign_seconds=time.perf_counter() - loaded,
             faults=tuple(faults),
