@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from retinaface_fast import DatasetError
+from retinaface_fast.network.config import CONFIGS
+from retinaface_fast.training.dataset import TrainingDataset
+from retinaface_fast.training.recipe import AssignmentSection, AugmentationSection
+from retinaface_fast.training.records import Record
 from retinaface_fast.training.sampling import EpochSampler
 
 #: length, batch_size, world_size, accumulate
@@ -156,3 +162,34 @@ def test_errors(length: int, options: dict[str, int], message: str) -> None:
 def test_errors_come_at_once(epoch: int, start_step: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EpochSampler(20, batch_size=4).batches(epoch, start_step)
+
+
+def test_the_order_is_not_drawn_from_the_numbers_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = []
+    plain = np.random.default_rng
+
+    def spied(seed: object) -> np.random.Generator:
+        rng = plain(seed)
+        states.append(rng.bit_generator.state["state"]["state"])
+        return rng
+
+    monkeypatch.setattr(np.random, "default_rng", spied)
+    list(EpochSampler(3, batch_size=3, seed=5).batches(2))
+    data = TrainingDataset(
+        [
+            Record(
+                Path("no.jpg"),
+                np.zeros((0, 4), np.float32),
+                np.zeros((0, 5, 2), np.float32),
+                np.zeros(0, bool),
+                "a:1",
+            )
+        ],
+        augmentation=AugmentationSection(),
+        assignment=AssignmentSection(),
+        network=CONFIGS["mobilenet0.25"],
+        seed=5,
+    )
+    with pytest.raises(DatasetError):
+        data[2, 0]
+    assert len(states) == len(set(states)) == 2

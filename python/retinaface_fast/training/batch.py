@@ -41,7 +41,6 @@ class Sample:
     Attributes:
         image: (side, side, 3) uint8, BGR.
         targets: What its anchors should say.
-        faces: Faces in it that are trained on.
         load_seconds: What reading and augmenting it took.
         assign_seconds: What making its targets took.
         faults: What was wrong with the data, such as a picture that cannot be decoded and was replaced by
@@ -50,7 +49,6 @@ class Sample:
 
     image: UInt8Array
     targets: Targets
-    faces: int
     load_seconds: float = 0.0
     assign_seconds: float = 0.0
     faults: tuple[str, ...] = ()
@@ -80,7 +78,6 @@ class Batch(NamedTuple):
     Attributes:
         images: (B, side, side, 3) uint8, BGR.
         targets: What their anchors should say.
-        faces: Faces in it that are trained on.
         load_seconds: What reading and augmenting the pictures took, added up over the workers.
         assign_seconds: What making the targets took, likewise.
         faults: What was wrong with the data.
@@ -88,7 +85,6 @@ class Batch(NamedTuple):
 
     images: torch.Tensor
     targets: BatchTargets
-    faces: int
     load_seconds: float
     assign_seconds: float
     faults: tuple[str, ...]

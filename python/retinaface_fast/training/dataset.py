@@ -12,6 +12,7 @@ from retinaface_fast.errors import DatasetError, ImageError
 from retinaface_fast.image import read_image
 from retinaface_fast.ops import generate_anchors
 
+from ._random import SAMPLE, generator
 from .augmentation import augment
 from .batch import Sample
 from .records import check_on_fault, keep_faces
@@ -102,7 +103,6 @@ class TrainingDataset:
         return Sample(
             image=augmented.image,
             targets=targets,
-            faces=int(np.count_nonzero(~augmented.ignored)),
             load_seconds=loaded - started,
             assign_seconds=time.perf_counter() - loaded,
             faults=tuple(faults),
@@ -113,7 +113,7 @@ class TrainingDataset:
         epoch, index = key
         if not 0 <= index < len(self.records):
             raise IndexError(f"index must be from 0 to {len(self.records) - 1}, got {index}")
-        rng = np.random.default_rng([self.seed, epoch, index])
+        rng = generator(self.seed, SAMPLE, epoch, index)
         faults: list[str] = []
         record, image = self._load(index, rng, faults)
         record = leave_out_what_is_outside(record, image.shape[:2], faults)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._random import ORDER, generator
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -118,7 +120,7 @@ class EpochSampler:
         return self._batches(epoch, start_step)
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[list[tuple[int, int]]]:
-        order: IntArray = np.random.default_rng([self._seed, epoch]).permutation(self._length)
+        order: IntArray = generator(self._seed, ORDER, epoch).permutation(self._length)
         for step in range(start_step, self._steps):
             batch = order[step * self._batch_size : (step + 1) * self._batch_size]
             # First the micro-batches that all processes take first: a smaller last step then differs by at

@@ -102,7 +102,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
             landmark_deltas=torch.from_numpy(np.concatenate([each.landmark_deltas for each in targets])),
             landmark_mask=torch.from_numpy(np.concatenate([each.landmark_mask for each in targets])),
         ),
-        faces=sum(sample.faces for sample in samples),
         load_seconds=sum(sample.load_seconds for sample in samples),
         assign_seconds=sum(sample.assign_seconds for sample in samples),
         faults=tuple(fault for sample in samples for fault in sample.faults),
