@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from retinaface_fast import DatasetError, FaceDetector, RetinaFaceError
 from retinaface_fast.network import CONFIGS, fold_batch_norm
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from retinaface_fast.network import NetworkOutputs
     from retinaface_fast.training import Record
+    from retinaface_fast.training.batch import BatchTargets
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +269,47 @@ def test_other_networks(network: str, make: Callable[..., Trainer], records: Seq
     assert result.last is not None
     detector = FaceDetector(weights=result.last, engine="torch", device="cpu")
     detector.detect(records[0].image)
+
+
+# A dense term
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_dense_term_takes_part_and_is_logged(
+    accumulate: int, make: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    def dense(outputs: NetworkOutputs, targets: BatchTargets) -> torch.Tensor:
+        assert len(targets.labels) == 4 // accumulate
+        return 0.5 * torch.cat(outputs.landmark_deltas, dim=1).square().mean()
+
+    def sizes(trainer: Trainer) -> list[float]:
+        found: list[float] = []
+        trainer.run(progress=lambda state: found.append(state.losses["dense"]) if state.losses else None)
+        return found
+
+    changes = {"training.accumulate": accumulate, "schedule.epochs": 4}
+    weighed = make("weighed", changes | {"loss.dense_weight": 1000.0}, dense=dense)
+    without = make("without", changes, dense=dense)
+    assert without.recipe.loss.dense_weight == 0
+    found, expected = sizes(weighed), sizes(without)
+    # One network, on the same batch, and summed over the micro-batches; then it is what is learnt.
+    assert found[0] == expected[0] > 0
+    assert found[-1] < 0.5 * expected[-1]
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = EventAccumulator(str(tmp_path / "weighed" / "log"))
+    log.Reload()
+    # A mean for each epoch of two steps.
+    means = [event.value for event in log.Scalars("train/dense")]
+    assert means == pytest.approx(np.mean(np.reshape(found, (4, 2)), axis=1).tolist(), rel=1e-6)
+
+
+def test_a_weight_of_no_dense_term(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    message = r"dense: expected a function, because loss\.dense_weight is 0\.01, got None"
+    with pytest.raises(ValueError, match=message):
+        make(changes={"loss.dense_weight": 0.01})
+    assert not (tmp_path / "run").exists()
 
 
 # What the folder holds

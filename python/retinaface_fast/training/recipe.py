@@ -160,7 +160,8 @@ class LossSection(_Section):
         class_weight: Of the class term.
         box_weight: Of the box term.
         landmark_weight: Of the landmark term.
-        dense_weight: Of a dense regression term, where `MultiTaskLoss` is given one; this package has none.
+        dense_weight: Of a dense regression term, which `Trainer` is given; this package has none, and the
+            command trains with 0 alone.
         negatives_per_positive: Background anchors in the class term for each face anchor of the picture:
             those with the highest loss.
         min_negatives: Background anchors of a picture at the least, so that pictures without a face count.

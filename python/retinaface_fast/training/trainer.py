@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from retinaface_fast.weights import ModelWeights
 
     from .batch import Batch
+    from .losses import DenseTerm
     from .recipe import Recipe
     from .records import Record
     from .validation import Validator
@@ -78,6 +79,8 @@ class Trainer:
             ends the run.
         checkpoint_seconds: A checkpoint is written at the end of each epoch, and where an epoch takes longer,
             after so many seconds.
+        dense: A further term of the loss, which `recipe.loss.dense_weight` weighs, see `MultiTaskLoss`; it is
+            logged as `train/dense`. What it says of the micro-batches of all processes is added up.
         arguments: What else `run.json` is to say, as JSON takes it; who goes on may say something else.
 
     Raises:
@@ -102,8 +105,14 @@ class Trainer:
         workers: int = 2,
         on_fault: Literal["skip", "fail"] = "skip",
         checkpoint_seconds: float = 600.0,
+        dense: DenseTerm | None = None,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
+        if recipe.loss.dense_weight > 0 and dense is None:
+            raise ValueError(
+                "dense: expected a function, because loss.dense_weight is "
+                f"{recipe.loss.dense_weight:g}, got None"
+            )
         self.recipe = recipe
         self.output = Path(output)
         self.validator = validator
@@ -166,7 +175,7 @@ class Trainer:
                     if latest is not None
                     else restore_batch_norm(network, self._dataset, device=self._fabric.device)
                 )
-            self._learner = Learner(network, recipe, self._fabric)
+            self._learner = Learner(network, recipe, self._fabric, dense=dense)
             #: Whether the run goes on from a checkpoint that the folder held.
             self.resumed = latest is not None
             if latest is not None:
