@@ -43,6 +43,9 @@ _HEAD_STD = 0.01
 _TORCHVISION_MEAN = (0.485, 0.456, 0.406)
 _TORCHVISION_STD = (0.229, 0.224, 0.225)
 
+#: What the metadata of a file say of where it is from.
+_ORIGIN = ("name", "upstream_url", "upstream_file", "upstream_sha256")
+
 
 class Initial(NamedTuple):
     """What a run begins with.
@@ -130,11 +133,16 @@ def initialise(
 
 
 def _provenance(metadata: Mapping[str, str]) -> Mapping[str, str]:
-    """What holds for weights that come from those of a file, too, and where the file is from."""
+    """What holds for weights that come from those of a file, too, and where the file is from.
+
+    Where the file does not say where it is from, it is of a run, and what that began with is the origin.
+    """
     carried = {key: metadata[key] for key in ("licence",) if key in metadata}
-    for key in ("name", "upstream_url", "upstream_file", "upstream_sha256"):
-        if key in metadata:
-            carried[f"initial_{key}"] = metadata[key]
+    # Of one origin: those of two would be a name with the digest of another file.
+    prefix = "" if any(key in metadata for key in _ORIGIN) else "initial_"
+    for key in _ORIGIN:
+        if f"{prefix}{key}" in metadata:
+            carried[f"initial_{key}"] = metadata[f"{prefix}{key}"]
     return MappingProxyType(carried)
 
 
