@@ -262,6 +262,14 @@ def test_overrides_fill_a_section_that_the_file_lacks(tmp_path: Path) -> None:
         ),
         ("[optimiser]\nlr = nan\n", r"mine\.toml: optimiser\.lr: "),
         ("[optimiser]\nlr = inf\n", r"mine\.toml: optimiser\.lr: "),
+        (
+            "[optimiser]\nnesterov = true\nmomentum = 0\n",
+            r"optimiser: nesterov: expected a momentum above 0, got momentum 0\.0",
+        ),
+        (
+            "[optimiser]\nnesterov = true\nkind = 'adamw'\n",
+            r'optimiser: nesterov: expected kind "sgd", got kind "adamw"',
+        ),
         ("[network]\nname = 'resnet51'\n", r"mine\.toml: network: name: .*resnet50.*got 'resnet51'"),
         (
             "[augmentation]\ncrop_range = [0.3, 1.0]\ncrop_scales = [0.3, 1.0]\n",

@@ -187,7 +187,7 @@ class OptimiserSection(_Section):
             the steps.
         lr: Learning rate for a whole batch, before the schedule's factor.
         momentum: Of SGD; of AdamW, beta 1 (beta 2 is 0.999).
-        nesterov: Whether the momentum is Nesterov's.
+        nesterov: Whether the momentum of SGD is Nesterov's.
         weight_decay: L2 penalty of every parameter; of AdamW, decay per step in units of the learning rate.
         offset_lr_factor: Factor of `lr` for what predicts the offsets of deformable convolutions.
         frozen: Beginnings of the names of parameters that keep their values, in whole parts:
@@ -203,6 +203,14 @@ class OptimiserSection(_Section):
     offset_lr_factor: NotNegative = 1.0
     frozen: tuple[str, ...] = ()
     clip_norm: Positive | None = None
+
+    @model_validator(mode="after")
+    def _nesterov_of_something(self) -> OptimiserSection:
+        if self.nesterov and self.kind != "sgd":
+            raise ValueError(f'nesterov: expected kind "sgd", got kind "{self.kind}"')
+        if self.nesterov and self.momentum == 0:
+            raise ValueError(f"nesterov: expected a momentum above 0, got momentum {self.momentum}")
+        return self
 
 
 class ScheduleSection(_Section):
