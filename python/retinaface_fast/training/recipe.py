@@ -344,7 +344,8 @@ def load_recipe(source: str | os.PathLike[str], overrides: Mapping[str, Any] | N
     Args:
         source: A name of `recipe_names`, or the path of a TOML file.
         overrides: Values that replace those of the file, by `section.key`, such as
-            `{"schedule.epochs": 3}`. Text is read as TOML where it can be, so that `"3"` is a number.
+            `{"schedule.epochs": 3}`. Text is read as TOML where it can be, so that `"3"` is a number. One of
+            `crop_scales` and `crop_range` takes the place of the other.
 
     Returns:
         The recipe.
@@ -367,7 +368,14 @@ def load_recipe(source: str | os.PathLike[str], overrides: Mapping[str, Any] | N
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not TOML: {error}") from None
     values.setdefault("name", path.stem)
-    for key, value in (overrides or {}).items():
+    overrides = overrides or {}
+    ways = {"crop_scales", "crop_range"}
+    given = {way for way in ways if overrides.get(f"augmentation.{way}") is not None}
+    section = values.get("augmentation")
+    if len(given) == 1 and isinstance(section, dict):
+        for other in ways - given:
+            section.pop(other, None)
+    for key, value in overrides.items():
         _override(values, key, value)
     try:
         return Recipe.model_validate(values)
