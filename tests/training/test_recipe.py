@@ -345,6 +345,11 @@ def test_an_unknown_name() -> None:
     [
         ({"schedule.epoch": 3}, r"schedule\.epoch: is no key"),
         ({"schedule.epochs": "many"}, r"schedule\.epochs: "),
+        (
+            {"schedule.epochs": "1\nfoo=2"},
+            r"overrides: schedule\.epochs: expected one value, got '1\\nfoo=2'",
+        ),
+        ({"schedule.epochs": "1\n[loss]\nbox_weight=9"}, r"overrides: schedule\.epochs: expected one value"),
         ({"name.first": 3}, r"overrides: expected section\.key, .* got 'name\.first'"),
     ],
 )

@@ -391,7 +391,10 @@ def _override(values: dict[str, Any], key: str, value: Any) -> None:
     section, _, name = key.rpartition(".")
     if isinstance(value, str):
         with contextlib.suppress(tomllib.TOMLDecodeError):  # plain text, such as the name of a network
-            value = tomllib.loads(f"value = {value}")["value"]
+            parsed = tomllib.loads(f"value = {value}")
+            if len(parsed) > 1:
+                raise ValueError(f"overrides: {key}: expected one value, got {value!r}")
+            value = parsed["value"]
     place = values if not section else values.setdefault(section, {})
     if not isinstance(place, dict):
         raise ValueError(f"overrides: expected section.key, such as schedule.epochs, got {key!r}")
