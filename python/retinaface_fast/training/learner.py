@@ -1,7 +1,8 @@
 """What learns: the network, its optimiser and the average of its weights, step by step.
 
-Losses are divided by the number of faces in the whole step, whatever number of processes and micro-batches it
-is cut into, so that the gradient is that of one large batch. Batch norm alone sees the smaller ones.
+Losses are divided by the number of face anchors in the whole step, that of landmarks by the number of those
+with a known landmark, whatever number of processes and micro-batches it is cut into, so that the gradient is
+that of one large batch. Batch norm alone sees the smaller ones.
 """
 
 from __future__ import annotations

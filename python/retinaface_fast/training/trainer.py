@@ -304,7 +304,7 @@ class Trainer:
         return False
 
     def _next(self, batches: Iterator[Batch], fault: Callable[[str], None] | None) -> list[Batch]:
-        """The micro-batches of the next step, before any of them is worked at: faces are counted over all."""
+        """The micro-batches of the next step, before any is worked at: face anchors are counted over all."""
         before = time.perf_counter()
         micro_batches = [next(batches) for _ in range(self.recipe.training.accumulate)]
         self._shares.waiting += time.perf_counter() - before
