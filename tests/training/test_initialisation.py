@@ -109,6 +109,14 @@ def test_faces_begin_rare(name: str) -> None:
     assert torch.cat(outputs.box_deltas, dim=1).abs().max() < 1
 
 
+@pytest.mark.parametrize("negatives", [1.0, 3.0, 30.0])
+def test_faces_begin_as_rare_as_the_class_loss_sees_them(negatives: float) -> None:
+    heads = initialise(SMALL, None, seed=0, negatives_per_positive=negatives).network.class_head
+    for head in heads:
+        faces = head.bias.detach().view(-1, 2).softmax(dim=-1)[:, 1]
+        assert faces.tolist() == pytest.approx([1 / (1 + negatives)] * 2, rel=1e-6)
+
+
 def test_random_weights_are_trained_with_batch_norm() -> None:
     initial = initialise(SMALL, None, seed=3)
     assert not initial.folded
@@ -401,6 +409,8 @@ def test_bad_arguments() -> None:
         initialise(SMALL, None, seed=-1)
     with pytest.raises(ValueError, match=r"backbone_pixels: expected 'bgr' or 'torchvision', got 'rgb'"):
         initialise(SMALL, None, seed=0, backbone_pixels="rgb")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"negatives_per_positive: expected a number above 0, got 0"):
+        initialise(SMALL, None, seed=0, negatives_per_positive=0)
 
 
 def test_a_network_of_ours_is_returned() -> None:

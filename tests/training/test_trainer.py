@@ -271,6 +271,13 @@ def test_other_networks(network: str, make: Callable[..., Trainer], records: Seq
     detector.detect(records[0].image)
 
 
+def test_the_head_begins_with_what_the_recipe_shows_it(make: Callable[..., Trainer]) -> None:
+    trainer = make(changes={"loss.negatives_per_positive": 3})
+    biases = trainer._weights(0).tensors["class_head.1.bias"].reshape(-1, 2).astype(np.float64)
+    # A face is e^1 / (e^0 + e^1) as probable as biases 0 and 1 say.
+    np.testing.assert_allclose(1 / (1 + np.exp(biases[:, 0] - biases[:, 1])), 1 / 4, rtol=1e-6)
+
+
 # A dense term
 
 

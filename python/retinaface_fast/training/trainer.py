@@ -137,7 +137,13 @@ class Trainer:
             on_fault=on_fault,
         )
         self._workers = workers
-        initial = initialise(self._config, init, seed=training.seed, backbone_pixels=backbone_pixels)
+        initial = initialise(
+            self._config,
+            init,
+            seed=training.seed,
+            backbone_pixels=backbone_pixels,
+            negatives_per_positive=recipe.loss.negatives_per_positive,
+        )
         #: Where the weights came from, in words.
         self.initial = initial.description
         self._provenance = initial.metadata
