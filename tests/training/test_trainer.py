@@ -16,7 +16,9 @@ import torch
 
 from retinaface_fast import DatasetError, FaceDetector, RetinaFaceError
 from retinaface_fast.network import CONFIGS, fold_batch_norm
+from retinaface_fast.ops import P2_P6
 from retinaface_fast.training import Recipe, read_records, records_validator
+from retinaface_fast.training import recipe as recipe_module
 from retinaface_fast.training import trainer as trainer_module
 from retinaface_fast.training.initialisation import initialise
 from retinaface_fast.training.trainer import Trainer
@@ -168,6 +170,29 @@ def test_it_learns_real_pictures_by_heart(wider_dir: Path, tmp_path: Path) -> No
     # Measured: 0.961 after half of the epochs, 0.952 after all of them.
     assert result.progress.best is not None
     assert result.progress.best > 0.95
+
+
+def test_it_learns_on_five_levels(
+    make: Callable[..., Trainer], records: Sequence[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P2 to P6, three anchors each, as in the paper, but for its backbone of 152 layers."""
+    small = dataclasses.replace(CONFIGS["mobilenet0.25"], name="small-p2-p6", anchors=P2_P6)
+    monkeypatch.setattr(recipe_module, "CONFIGS", {**CONFIGS, small.name: small})
+    changes = {"network.name": small.name, "schedule.epochs": 20, "schedule.warmup_epochs": 2}
+    trainer = make(changes=changes)
+    before = {name: values.copy() for name, values in trainer._weights(0).tensors.items()}
+    result, losses = losses_of(trainer)
+    assert len(losses) == 40
+    assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+    assert result.last is not None
+    after = load_weights(result.last)
+    assert after.config == small
+    changed = {name for name, values in before.items() if not np.array_equal(values, after.tensors[name])}
+    # P6 is a convolution of its own, and every level has heads.
+    assert {f"class_head.{level}.weight" for level in range(5)} <= changed
+    assert "fpn.extra.conv.weight" in changed
+    detector = FaceDetector(weights=result.last, engine="torch", device="cpu", score_threshold=0.3)
+    assert sum(len(detector.detect(record.image)) for record in records) >= len(records) // 2
 
 
 # Options of the recipe
