@@ -17,6 +17,7 @@ from retinaface_fast.errors import WeightsError
 from retinaface_fast.network import CONFIGS, RetinaFace
 from retinaface_fast.training.initialisation import initialise
 from retinaface_fast.weights import bundled_path, load_weights, save_weights
+from retinaface_fast.weights.model_weights import make_weights
 from tests.reference.network_ports import random_port
 
 if TYPE_CHECKING:
@@ -108,6 +109,14 @@ def test_faces_begin_rare(name: str) -> None:
     assert torch.cat(outputs.box_deltas, dim=1).abs().max() < 1
 
 
+@pytest.mark.parametrize("negatives", [1.0, 3.0, 30.0])
+def test_faces_begin_as_rare_as_the_class_loss_sees_them(negatives: float) -> None:
+    heads = initialise(SMALL, None, seed=0, negatives_per_positive=negatives).network.class_head
+    for head in heads:
+        faces = head.bias.detach().view(-1, 2).softmax(dim=-1)[:, 1]
+        assert faces.tolist() == pytest.approx([1 / (1 + negatives)] * 2, rel=1e-6)
+
+
 def test_random_weights_are_trained_with_batch_norm() -> None:
     initial = initialise(SMALL, None, seed=3)
     assert not initial.folded
@@ -177,6 +186,34 @@ def test_a_folded_file_of_ours(tmp_path: Path) -> None:
     initial = initialise(SMALL, path, seed=2)
     assert initial.folded
     assert_same_outputs(initial.network, network)
+
+
+def test_the_origin_of_weights_goes_on(tmp_path: Path) -> None:
+    network = initialise(SMALL, None, seed=1).network
+    tensors = load_weights(saved(tmp_path, network.state_dict())).tensors
+    origin = {
+        "licence": "MIT",
+        "initial_name": "first",
+        "initial_upstream_url": "https://example.org/first",
+        "initial_upstream_sha256": "1" * 64,
+    }
+    # As a run leaves it: what it began with in words is its own.
+    run = {**origin, "trained_by": "retinaface_fast", "initial_weights": "first (sha256 1)", "epochs": "3"}
+
+    def metadata_of(said: Mapping[str, str]) -> dict[str, str]:
+        weights = make_weights(tensors, SMALL, metadata=said, source="", sha256="")
+        save_weights(weights, tmp_path / "of.safetensors")
+        return dict(initialise(SMALL, tmp_path / "of.safetensors", seed=2).metadata)
+
+    assert metadata_of(run) == origin
+    assert metadata_of(metadata_of(run)) == origin
+    # What has been published under a name of its own is the origin of what comes from it.
+    published = run | {"name": "second", "upstream_url": "https://example.org/second"}
+    assert metadata_of(published) == {
+        "licence": "MIT",
+        "initial_name": "second",
+        "initial_upstream_url": "https://example.org/second",
+    }
 
 
 @pytest.mark.parametrize(
@@ -372,6 +409,8 @@ def test_bad_arguments() -> None:
         initialise(SMALL, None, seed=-1)
     with pytest.raises(ValueError, match=r"backbone_pixels: expected 'bgr' or 'torchvision', got 'rgb'"):
         initialise(SMALL, None, seed=0, backbone_pixels="rgb")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"negatives_per_positive: expected a number above 0, got 0"):
+        initialise(SMALL, None, seed=0, negatives_per_positive=0)
 
 
 def test_a_network_of_ours_is_returned() -> None:

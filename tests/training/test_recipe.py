@@ -235,6 +235,21 @@ def test_overrides() -> None:
     assert recipe.optimiser.momentum == load_recipe("biubug6-mobilenet0.25").optimiser.momentum
 
 
+def test_an_override_of_one_way_to_crop_takes_the_place_of_the_other() -> None:
+    drawn = load_recipe("biubug6-mobilenet0.25", {"augmentation.crop_range": "[0.3, 2.0]"}).augmentation
+    assert (drawn.crop_scales, drawn.crop_range) == (None, (0.3, 2.0))
+    chosen = load_recipe("paper-resnet152", {"augmentation.crop_scales": [0.5, 1.0]}).augmentation
+    assert (chosen.crop_scales, chosen.crop_range) == ((0.5, 1.0), None)
+    both = {"augmentation.crop_range": [0.3, 2.0], "augmentation.crop_scales": [1.0]}
+    for overrides in (both, dict(reversed(both.items()))):
+        with pytest.raises(ValueError, match=r"expected one of crop_scales and crop_range, got both"):
+            load_recipe("sr", overrides)
+    said = {"augmentation.crop_range": [0.3, 2.0], "augmentation.crop_scales": None}
+    assert load_recipe("sr", said).augmentation == drawn.model_copy(
+        update={"crop_attempts": load_recipe("sr").augmentation.crop_attempts}
+    )
+
+
 def test_overrides_fill_a_section_that_the_file_lacks(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, ""), {"training.seed": 5})
     assert recipe.training.seed == 5
@@ -262,6 +277,14 @@ def test_overrides_fill_a_section_that_the_file_lacks(tmp_path: Path) -> None:
         ),
         ("[optimiser]\nlr = nan\n", r"mine\.toml: optimiser\.lr: "),
         ("[optimiser]\nlr = inf\n", r"mine\.toml: optimiser\.lr: "),
+        (
+            "[optimiser]\nnesterov = true\nmomentum = 0\n",
+            r"optimiser: nesterov: expected a momentum above 0, got momentum 0\.0",
+        ),
+        (
+            "[optimiser]\nnesterov = true\nkind = 'adamw'\n",
+            r'optimiser: nesterov: expected kind "sgd", got kind "adamw"',
+        ),
         ("[network]\nname = 'resnet51'\n", r"mine\.toml: network: name: .*resnet50.*got 'resnet51'"),
         (
             "[augmentation]\ncrop_range = [0.3, 1.0]\ncrop_scales = [0.3, 1.0]\n",
@@ -330,6 +353,11 @@ def test_an_unknown_name() -> None:
     [
         ({"schedule.epoch": 3}, r"schedule\.epoch: is no key"),
         ({"schedule.epochs": "many"}, r"schedule\.epochs: "),
+        (
+            {"schedule.epochs": "1\nfoo=2"},
+            r"overrides: schedule\.epochs: expected one value, got '1\\nfoo=2'",
+        ),
+        ({"schedule.epochs": "1\n[loss]\nbox_weight=9"}, r"overrides: schedule\.epochs: expected one value"),
         ({"name.first": 3}, r"overrides: expected section\.key, .* got 'name\.first'"),
     ],
 )

@@ -28,7 +28,7 @@ SHAPES = [
 
 
 def keys_by_step(
-    shape: tuple[int, int, int, int], *, epoch: int, drop_last: bool = True, start_step: int = 0
+    shape: tuple[int, int, int, int], *, epoch: int, start_step: int = 0
 ) -> list[list[list[tuple[int, int]]]]:
     """For each step the micro-batches of all processes."""
     length, batch_size, world_size, accumulate = shape
@@ -41,7 +41,6 @@ def keys_by_step(
                 rank=rank,
                 accumulate=accumulate,
                 seed=3,
-                drop_last=drop_last,
             ).batches(epoch, start_step)
         )
         for rank in range(world_size)
@@ -74,17 +73,6 @@ def test_each_picture_at_most_once_an_epoch(shape: tuple[int, int, int, int]) ->
     assert set(indices.values()) == {1}
     assert set(indices) <= set(range(shape[0]))
     assert len(indices) == shape[0] // shape[1] * shape[1]
-
-
-@pytest.mark.parametrize("shape", [(10, 4, 2, 1), (11, 4, 2, 1), (1007, 32, 4, 2), (24, 8, 2, 2)])
-def test_a_smaller_last_step(shape: tuple[int, int, int, int]) -> None:
-    steps = keys_by_step(shape, epoch=2, drop_last=False)
-    assert sorted(index for _, index in itertools.chain(*itertools.chain(*steps))) == list(range(shape[0]))
-    assert len(steps) == -(-shape[0] // shape[1])
-    sizes = [len(micro) for micro in steps[-1]]
-    assert max(sizes) - min(sizes) <= 1
-    assert min(sizes) >= 1
-    assert steps[:-1] == keys_by_step(shape, epoch=2)[: len(steps) - 1]
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
@@ -143,11 +131,6 @@ def test_keys_are_plain_numbers() -> None:
         (10, {"batch_size": 2, "rank": 1}, r"rank: expected 0 to 0, for world_size 1, got 1"),
         (10, {"batch_size": 2, "rank": -1}, r"rank: .*got -1"),
         (10, {"batch_size": 2, "seed": -1}, r"seed: expected at least 0, got -1"),
-        (
-            17,
-            {"batch_size": 8, "world_size": 2, "accumulate": 2, "drop_last": False},
-            r"drop_last: the last step would have 1 pictures for 4 micro-batches",
-        ),
     ],
 )  # fmt: skip
 def test_errors(length: int, options: dict[str, int], message: str) -> None:

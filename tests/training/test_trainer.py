@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from retinaface_fast import DatasetError, FaceDetector, RetinaFaceError
 from retinaface_fast.network import CONFIGS, fold_batch_norm
+from retinaface_fast.ops import P2_P6
 from retinaface_fast.training import Recipe, read_records, records_validator
+from retinaface_fast.training import recipe as recipe_module
 from retinaface_fast.training import trainer as trainer_module
 from retinaface_fast.training.initialisation import initialise
 from retinaface_fast.training.trainer import Trainer
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from retinaface_fast.network import NetworkOutputs
     from retinaface_fast.training import Record
+    from retinaface_fast.training.batch import BatchTargets
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +172,29 @@ def test_it_learns_real_pictures_by_heart(wider_dir: Path, tmp_path: Path) -> No
     assert result.progress.best > 0.95
 
 
+def test_it_learns_on_five_levels(
+    make: Callable[..., Trainer], records: Sequence[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P2 to P6, three anchors each, as in the paper, but for its backbone of 152 layers."""
+    small = dataclasses.replace(CONFIGS["mobilenet0.25"], name="small-p2-p6", anchors=P2_P6)
+    monkeypatch.setattr(recipe_module, "CONFIGS", {**CONFIGS, small.name: small})
+    changes = {"network.name": small.name, "schedule.epochs": 20, "schedule.warmup_epochs": 2}
+    trainer = make(changes=changes)
+    before = {name: values.copy() for name, values in trainer._weights(0).tensors.items()}
+    result, losses = losses_of(trainer)
+    assert len(losses) == 40
+    assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+    assert result.last is not None
+    after = load_weights(result.last)
+    assert after.config == small
+    changed = {name for name, values in before.items() if not np.array_equal(values, after.tensors[name])}
+    # P6 is a convolution of its own, and every level has heads.
+    assert {f"class_head.{level}.weight" for level in range(5)} <= changed
+    assert "fpn.extra.conv.weight" in changed
+    detector = FaceDetector(weights=result.last, engine="torch", device="cpu", score_threshold=0.3)
+    assert sum(len(detector.detect(record.image)) for record in records) >= len(records) // 2
+
+
 # Options of the recipe
 
 
@@ -266,6 +294,54 @@ def test_other_networks(network: str, make: Callable[..., Trainer], records: Seq
     assert result.last is not None
     detector = FaceDetector(weights=result.last, engine="torch", device="cpu")
     detector.detect(records[0].image)
+
+
+def test_the_head_begins_with_what_the_recipe_shows_it(make: Callable[..., Trainer]) -> None:
+    trainer = make(changes={"loss.negatives_per_positive": 3})
+    biases = trainer._weights(0).tensors["class_head.1.bias"].reshape(-1, 2).astype(np.float64)
+    # A face is e^1 / (e^0 + e^1) as probable as biases 0 and 1 say.
+    np.testing.assert_allclose(1 / (1 + np.exp(biases[:, 0] - biases[:, 1])), 1 / 4, rtol=1e-6)
+
+
+# A dense term
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_dense_term_takes_part_and_is_logged(
+    accumulate: int, make: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    def dense(outputs: NetworkOutputs, targets: BatchTargets) -> torch.Tensor:
+        assert len(targets.labels) == 4 // accumulate
+        return 0.5 * torch.cat(outputs.landmark_deltas, dim=1).square().mean()
+
+    def sizes(trainer: Trainer) -> list[float]:
+        found: list[float] = []
+        trainer.run(progress=lambda state: found.append(state.losses["dense"]) if state.losses else None)
+        return found
+
+    changes = {"training.accumulate": accumulate, "schedule.epochs": 4}
+    weighed = make("weighed", changes | {"loss.dense_weight": 1000.0}, dense=dense)
+    without = make("without", changes, dense=dense)
+    assert without.recipe.loss.dense_weight == 0
+    found, expected = sizes(weighed), sizes(without)
+    # One network, on the same batch, and summed over the micro-batches; then it is what is learnt.
+    assert found[0] == expected[0] > 0
+    assert found[-1] < 0.5 * expected[-1]
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = EventAccumulator(str(tmp_path / "weighed" / "log"))
+    log.Reload()
+    # A mean for each epoch of two steps.
+    means = [event.value for event in log.Scalars("train/dense")]
+    assert means == pytest.approx(np.mean(np.reshape(found, (4, 2)), axis=1).tolist(), rel=1e-6)
+
+
+def test_a_weight_of_no_dense_term(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    message = r"dense: expected a function, because loss\.dense_weight is 0\.01, got None"
+    with pytest.raises(ValueError, match=message):
+        make(changes={"loss.dense_weight": 0.01})
+    assert not (tmp_path / "run").exists()
 
 
 # What the folder holds

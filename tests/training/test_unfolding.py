@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import types
+
+import numpy as np
 import pytest
 import torch
 
 from retinaface_fast.network import CONFIGS, RetinaFace, fold_batch_norm
 from retinaface_fast.training.initialisation import initialise
-from retinaface_fast.training.unfolding import unfold_batch_norm
+from retinaface_fast.training.unfolding import restore_batch_norm, unfold_batch_norm
 
 SMALL = CONFIGS["mobilenet0.25"]
 
@@ -101,6 +104,42 @@ def test_the_folded_network_is_left_as_it_was(folded: RetinaFace) -> None:
     assert folded.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in folded.state_dict().items())
     assert not any(module._forward_hooks for module in folded.modules())
+
+
+class Counted:
+    """In place of a data set: which of its pictures are asked for."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.seed = seed
+        self.keys: list[tuple[int, int]] = []
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def augmented(self, key: tuple[int, int]) -> tuple[types.SimpleNamespace, list[str]]:
+        self.keys.append(key)
+        image = np.random.default_rng(key).integers(0, 256, (32, 32, 3), np.uint8)
+        return types.SimpleNamespace(image=image), []
+
+
+def test_the_pictures_that_are_measured_are_drawn(folded: RetinaFace) -> None:
+    """Those of a list that is sorted by event would be those of one event."""
+
+    def keys(length: int, seed: int) -> list[tuple[int, int]]:
+        dataset = Counted(length, seed)
+        restore_batch_norm(folded, dataset, device=torch.device("cpu"))  # type: ignore[arg-type]
+        return dataset.keys
+
+    drawn = keys(2000, 5)
+    indices = [index for _, index in drawn]
+    assert {epoch for epoch, _ in drawn} == {0}
+    assert len(set(indices)) == 256
+    # 128 of each half are expected; the standard deviation is 7.5.
+    assert abs(sum(index < 1000 for index in indices) - 128) < 5 * 7.5
+    assert keys(2000, 5) == drawn
+    assert keys(2000, 6) != drawn
+    assert sorted(keys(20, 5)) == [(0, index) for index in range(20)]
 
 
 def test_errors(trained: RetinaFace, folded: RetinaFace) -> None:

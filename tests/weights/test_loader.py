@@ -4,7 +4,8 @@ import dataclasses
 import json
 import shutil
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,6 @@ from retinaface_fast.weights import REGISTRY, ModelWeights, bundled_path, load_w
 from retinaface_fast.weights.model_weights import assemble
 from retinaface_fast.weights.safetensors_file import read_safetensors, write_safetensors
 from tests.weights.published import random_weights
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +47,33 @@ def test_save_and_load(name: str, tmp_path: Path, no_network: None) -> None:
         assert array.dtype == np.float32
         assert not array.flags.writeable
     assert [path.name for path in tmp_path.iterdir()] == ["own.safetensors"]
+
+
+def test_the_folder_of_a_file_is_made(weights: ModelWeights, tmp_path: Path) -> None:
+    path = tmp_path / "of" / "many" / "own.safetensors"
+    save_weights(weights, path)
+    assert load_weights(path).config == weights.config
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["write_bytes", "replace"])
+def test_what_cannot_be_written_leaves_what_was_there(
+    step: str, weights: ModelWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "own.safetensors"
+    path.write_bytes(b"before")
+    usual = getattr(Path, step)
+
+    def full(self: Path, *arguments: object) -> None:
+        if step == "write_bytes":
+            usual(self, b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, step, full)
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(weights, path)
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_config_of_ones_own(tmp_path: Path) -> None:

@@ -28,12 +28,7 @@ if TYPE_CHECKING:
     from retinaface_fast.network.config import RetinaFaceConfig
     from retinaface_fast.weights.loader import WeightsFile
 
-__all__ = ["FACE_PRIOR", "Initial", "initial_of_run", "initialise"]
-
-#: Probability of a face with which untrained class heads begin. Hard negative mining shows the class loss 7
-#: background anchors for each face, so this is what a network that knows nothing should say; begun at 1/2,
-#: the first steps are spent on learning the constant.
-FACE_PRIOR = 1.0 / 8.0
+__all__ = ["Initial", "initial_of_run", "initialise"]
 
 #: Spread of the weights of untrained heads: small, so that the prior decides (Lin et al. 2017, RetinaNet,
 #: arXiv 1708.02002, section 4.1).
@@ -42,6 +37,9 @@ _HEAD_STD = 0.01
 #: What torchvision's pre-trained networks are given, R, G, B of 0 to 1.
 _TORCHVISION_MEAN = (0.485, 0.456, 0.406)
 _TORCHVISION_STD = (0.229, 0.224, 0.225)
+
+#: What the metadata of a file say of where it is from.
+_ORIGIN = ("name", "upstream_url", "upstream_file", "upstream_sha256")
 
 
 class Initial(NamedTuple):
@@ -68,6 +66,7 @@ def initialise(
     *,
     seed: int,
     backbone_pixels: Literal["bgr", "torchvision"] = "bgr",
+    negatives_per_positive: float = 7.0,
 ) -> Initial:
     """Make a network and give it weights.
 
@@ -86,13 +85,15 @@ def initialise(
             gives them, blue, green, red minus `config.mean_bgr`. "torchvision": red, green, blue of 0 to 1,
             normalised by torchvision's mean and standard deviation; the first layer is converted. A
             RetinaFace is always taken as it is.
+        negatives_per_positive: Background anchors that the class loss is shown for each face, > 0; as in
+            `LossSection`. Untrained class heads begin with the probability of a face that this makes.
 
     Returns:
         The network, whether its batch norm is folded, and a description.
 
     Raises:
-        ValueError: If `seed` or `backbone_pixels` cannot be, or the source is neither a known name nor looks
-            like a path.
+        ValueError: If `seed`, `backbone_pixels` or `negatives_per_positive` cannot be, or the source is
+            neither a known name nor looks like a path.
         WeightsError: If the file cannot be read, or its tensors do not fit the network; the message names
             them.
         MissingDependencyError: If a package that the file or the network needs is not installed.
@@ -101,8 +102,10 @@ def initialise(
         raise ValueError(f"seed: expected at least 0, got {seed}")
     if backbone_pixels not in ("bgr", "torchvision"):
         raise ValueError(f"backbone_pixels: expected 'bgr' or 'torchvision', got {backbone_pixels!r}")
+    if not negatives_per_positive > 0:
+        raise ValueError(f"negatives_per_positive: expected a number above 0, got {negatives_per_positive}")
     if source is None:
-        network = _network(config, seed, folded=False)
+        network = _network(config, seed, folded=False, negatives=negatives_per_positive)
         return Initial(network, False, f"random, seed {seed}", origin={"kind": "random", "seed": seed})
     plain = _plain(config)
     file = _file(source)
@@ -116,7 +119,7 @@ def initialise(
         tensors = _tensors(translated.tensors)
         if backbone_pixels == "torchvision":
             _take_bgr(tensors, config)
-        network = _network(config, seed, folded=False)
+        network = _network(config, seed, folded=False, negatives=negatives_per_positive)
         network.load_state_dict({**network.state_dict(), **tensors})
         description = f"backbone of {file.source} (sha256 {file.sha256[:12]}), the rest random, seed {seed}"
         origin = {"kind": "backbone", "sha256": file.sha256, "pixels": backbone_pixels, "seed": seed}
@@ -126,7 +129,7 @@ def initialise(
         description = f"{file.source} (sha256 {file.sha256[:12]})"
         metadata, sha256 = file.metadata, file.sha256
     folded = not any(".norm." in name for name in tensors)
-    network = _network(config, seed, folded=folded)
+    network = _network(config, seed, folded=folded, negatives=negatives_per_positive)
     _bend(tensors, config)
     # What a file need not have, and only that, stays as it is: counters, and offsets that begin at zero.
     network.load_state_dict({**network.state_dict(), **tensors})
@@ -155,11 +158,16 @@ def initial_of_run(config: RetinaFaceConfig, record: Mapping[str, Any]) -> Initi
 
 
 def _provenance(metadata: Mapping[str, str]) -> Mapping[str, str]:
-    """What holds for weights that come from those of a file, too, and where the file is from."""
+    """What holds for weights that come from those of a file, too, and where the file is from.
+
+    Where the file does not say where it is from, it is of a run, and what that began with is the origin.
+    """
     carried = {key: metadata[key] for key in ("licence",) if key in metadata}
-    for key in ("name", "upstream_url", "upstream_file", "upstream_sha256"):
-        if key in metadata:
-            carried[f"initial_{key}"] = metadata[key]
+    # Of one origin: those of two would be a name with the digest of another file.
+    prefix = "" if any(key in metadata for key in _ORIGIN) else "initial_"
+    for key in _ORIGIN:
+        if f"{prefix}{key}" in metadata:
+            carried[f"initial_{key}"] = metadata[f"{prefix}{key}"]
     return MappingProxyType(carried)
 
 
@@ -201,18 +209,18 @@ def _tensors(arrays: Mapping[str, object]) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(array, dtype=torch.float32) for name, array in arrays.items()}
 
 
-def _network(config: RetinaFaceConfig, seed: int, *, folded: bool) -> RetinaFace:
+def _network(config: RetinaFaceConfig, seed: int, *, folded: bool, negatives: float) -> RetinaFace:
     # Not torch.manual_seed, which would seed the accelerators, too, and these are not put back.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = RetinaFace(config, folded=folded)
         if not folded:
-            _draw(network)
+            _draw(network, negatives)
     return network.train()
 
 
 @torch.no_grad()
-def _draw(network: RetinaFace) -> None:
+def _draw(network: RetinaFace, negatives: float) -> None:
     for module in network.modules():
         if not isinstance(module, ConvNorm | DeformableConvNorm):
             continue
@@ -227,7 +235,9 @@ def _draw(network: RetinaFace) -> None:
                 nn.init.normal_(parameter, std=_HEAD_STD)
             else:
                 nn.init.zeros_(parameter)
-    logit = math.log(FACE_PRIOR / (1.0 - FACE_PRIOR))
+    # One face to so many anchors of background is what a network that knows nothing should say; begun at 1/2,
+    # the first steps are spent on learning the constant.
+    logit = -math.log(negatives)
     for name, parameter in network.class_head.named_parameters():
         if name.endswith(".bias"):  # background, face for each anchor
             parameter[0::2] = -logit / 2

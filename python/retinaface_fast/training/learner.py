@@ -1,7 +1,8 @@
 """What learns: the network, its optimiser and the average of its weights, step by step.
 
-Losses are divided by the number of faces in the whole step, whatever number of processes and micro-batches it
-is cut into, so that the gradient is that of one large batch. Batch norm alone sees the smaller ones.
+Losses are divided by the number of face anchors in the whole step, that of landmarks by the number of those
+with a known landmark, whatever number of processes and micro-batches it is cut into, so that the gradient is
+that of one large batch. Batch norm alone sees the smaller ones.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
     from retinaface_fast.weights import ModelWeights
 
     from .batch import Batch, BatchTargets
+    from .losses import DenseTerm
     from .progress import Shares
     from .recipe import Recipe
 
 __all__ = ["Learner", "StepOutcome"]
 
+#: What `LossTerms` begins with; its last is "dense", which most runs have not.
 _TERMS = ("loss", "classification", "box", "landmark")
 
 
@@ -55,9 +58,12 @@ class Learner:
         network: Initial weights.
         recipe: Loss, optimiser, precision and average.
         fabric: The processes, launched.
+        dense: A further term of the loss, see `Trainer`.
     """
 
-    def __init__(self, network: RetinaFace, recipe: Recipe, fabric: Fabric) -> None:
+    def __init__(
+        self, network: RetinaFace, recipe: Recipe, fabric: Fabric, *, dense: DenseTerm | None = None
+    ) -> None:
         self._recipe = recipe
         self._fabric: Any = fabric
         self._config = network.config
@@ -69,7 +75,8 @@ class Learner:
         train_mode(network, recipe.optimiser.frozen)
         optimiser = build_optimiser(network, recipe.optimiser)
         self._network, self._optimiser = self._fabric.setup(network, optimiser)
-        self._loss = MultiTaskLoss(recipe.loss)
+        self._loss = MultiTaskLoss(recipe.loss, dense=dense)
+        self._terms = _TERMS if dense is None else (*_TERMS, "dense")
         self._mean = torch.tensor(self._config.mean_bgr, device=fabric.device).view(1, 3, 1, 1)
 
     def step(
@@ -92,7 +99,7 @@ class Learner:
         positives = sum(len(batch.targets.positives) for batch in micro_batches)
         with_landmarks = sum(int(batch.targets.landmark_mask.any(dim=1).sum()) for batch in micro_batches)
         all_positives, all_with_landmarks, stops = self._over_processes([positives, with_landmarks, stop])
-        sums = [0.0] * len(_TERMS)
+        sums = [0.0] * len(self._terms)
         for index, batch in enumerate(micro_batches):
             waits = index < len(micro_batches) - 1
             with fabric.no_backward_sync(self._network, enabled=waits and world > 1):
@@ -110,7 +117,7 @@ class Learner:
                 fabric.backward(terms.total * world)
                 shares.forward += forward - began
                 shares.backward += time.perf_counter() - forward
-            values = torch.stack([term.detach() for term in terms[: len(_TERMS)]]).tolist()
+            values = torch.stack([term.detach() for term in terms[: len(self._terms)]]).tolist()
             sums = [one + other for one, other in zip(sums, values, strict=True)]
         began = time.perf_counter()
         clip = self._recipe.optimiser.clip_norm
@@ -121,7 +128,7 @@ class Learner:
         if self._average is not None:
             self._average.update(self._network.module)
         shares.update += time.perf_counter() - began
-        losses = dict(zip(_TERMS, self._over_processes(sums), strict=True))
+        losses = dict(zip(self._terms, self._over_processes(sums), strict=True))
         return StepOutcome(losses, stop=stops > 0)
 
     def _to_device(self, batch: Batch) -> tuple[torch.Tensor, BatchTargets]:

@@ -172,7 +172,8 @@ class LossSection(_Section):
         class_weight: Of the class term.
         box_weight: Of the box term.
         landmark_weight: Of the landmark term.
-        dense_weight: Of a dense regression term, where `MultiTaskLoss` is given one; this package has none.
+        dense_weight: Of a dense regression term, which `Trainer` is given; this package has none, and the
+            command trains with 0 alone.
         negatives_per_positive: Background anchors in the class term for each face anchor of the picture:
             those with the highest loss.
         min_negatives: Background anchors of a picture at the least, so that pictures without a face count.
@@ -198,7 +199,7 @@ class OptimiserSection(_Section):
             the steps.
         lr: Learning rate for a whole batch, before the schedule's factor.
         momentum: Of SGD; of AdamW, beta 1 (beta 2 is 0.999).
-        nesterov: Whether the momentum is Nesterov's.
+        nesterov: Whether the momentum of SGD is Nesterov's.
         weight_decay: L2 penalty of every parameter; of AdamW, decay per step in units of the learning rate.
         offset_lr_factor: Factor of `lr` for what predicts the offsets of deformable convolutions.
         frozen: Beginnings of the names of parameters that keep their values, in whole parts:
@@ -214,6 +215,14 @@ class OptimiserSection(_Section):
     offset_lr_factor: NotNegative = 1.0
     frozen: tuple[str, ...] = ()
     clip_norm: Positive | None = None
+
+    @model_validator(mode="after")
+    def _nesterov_of_something(self) -> OptimiserSection:
+        if self.nesterov and self.kind != "sgd":
+            raise ValueError(f'nesterov: expected kind "sgd", got kind "{self.kind}"')
+        if self.nesterov and self.momentum == 0:
+            raise ValueError(f"nesterov: expected a momentum above 0, got momentum {self.momentum}")
+        return self
 
 
 class ScheduleSection(_Section):
@@ -347,7 +356,8 @@ def load_recipe(source: str | os.PathLike[str], overrides: Mapping[str, Any] | N
     Args:
         source: A name of `recipe_names`, or the path of a TOML file.
         overrides: Values that replace those of the file, by `section.key`, such as
-            `{"schedule.epochs": 3}`. Text is read as TOML where it can be, so that `"3"` is a number.
+            `{"schedule.epochs": 3}`. Text is read as TOML where it can be, so that `"3"` is a number. One of
+            `crop_scales` and `crop_range` takes the place of the other.
 
     Returns:
         The recipe.
@@ -370,7 +380,14 @@ def load_recipe(source: str | os.PathLike[str], overrides: Mapping[str, Any] | N
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not TOML: {error}") from None
     values.setdefault("name", path.stem)
-    for key, value in (overrides or {}).items():
+    overrides = overrides or {}
+    ways = {"crop_scales", "crop_range"}
+    given = {way for way in ways if overrides.get(f"augmentation.{way}") is not None}
+    section = values.get("augmentation")
+    if len(given) == 1 and isinstance(section, dict):
+        for other in ways - given:
+            section.pop(other, None)
+    for key, value in overrides.items():
         _override(values, key, value)
     try:
         return Recipe.model_validate(values)
@@ -386,7 +403,10 @@ def _override(values: dict[str, Any], key: str, value: Any) -> None:
     section, _, name = key.rpartition(".")
     if isinstance(value, str):
         with contextlib.suppress(tomllib.TOMLDecodeError):  # plain text, such as the name of a network
-            value = tomllib.loads(f"value = {value}")["value"]
+            parsed = tomllib.loads(f"value = {value}")
+            if len(parsed) > 1:
+                raise ValueError(f"overrides: {key}: expected one value, got {value!r}")
+            value = parsed["value"]
     place = values if not section else values.setdefault(section, {})
     if not isinstance(place, dict):
         raise ValueError(f"overrides: expected section.key, such as schedule.epochs, got {key!r}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ._random import ORDER, generator
 
 if TYPE_CHECKING:
@@ -21,7 +19,8 @@ class EpochSampler:
 
     The order of an epoch is a pure function of the seed and the epoch, and a step takes the same pictures of
     it however many processes and micro-batches share the work. So a run can be taken up at any step, and two
-    runs with different numbers of processes train on the same batches.
+    runs with different numbers of processes train on the same batches. The pictures at the end of an epoch
+    that do not fill a step are left out; which ones those are changes from epoch to epoch.
 
     Args:
         length: Number of pictures.
@@ -30,14 +29,10 @@ class EpochSampler:
         rank: Which of them this is, from 0.
         accumulate: Micro-batches of a step in each process.
         seed: Of the order.
-        drop_last: Leave out the pictures at the end of an epoch that do not fill a step; which ones those
-            are changes from epoch to epoch. Otherwise they make a smaller last step, shared as evenly as
-            possible.
 
     Raises:
         ValueError: If `batch_size` cannot be divided among the processes and micro-batches, there are fewer
-            pictures than one step takes, the smaller last step has too few for every micro-batch to hold one,
-            or another argument is out of range.
+            pictures than one step takes, or another argument is out of range.
 
     Example:
         >>> sampler = EpochSampler(5, batch_size=2)
@@ -56,7 +51,6 @@ class EpochSampler:
         rank: int = 0,
         accumulate: int = 1,
         seed: int = 0,
-        drop_last: bool = True,
     ) -> None:
         for name, value in (
             ("batch_size", batch_size),
@@ -80,19 +74,13 @@ class EpochSampler:
                 f"length: {length} pictures do not fill one batch of {batch_size}; "
                 f"choose a batch_size of at most {length} or train on more pictures"
             )
-        rest = length % batch_size
-        if not drop_last and 0 < rest < parts:
-            raise ValueError(
-                f"drop_last: the last step would have {rest} pictures for {parts} micro-batches, "
-                f"world_size {world_size} * accumulate {accumulate}; leave it out with drop_last=True"
-            )
         self._length = length
         self._batch_size = batch_size
         self._parts = parts
         self._world_size = world_size
         self._rank = rank
         self._seed = seed
-        self._steps = length // batch_size + (not drop_last and rest > 0)
+        self._steps = length // batch_size
 
     @property
     def steps_per_epoch(self) -> int:
@@ -123,7 +111,5 @@ class EpochSampler:
         order: IntArray = generator(self._seed, ORDER, epoch).permutation(self._length)
         for step in range(start_step, self._steps):
             batch = order[step * self._batch_size : (step + 1) * self._batch_size]
-            # First the micro-batches that all processes take first: a smaller last step then differs by at
-            # most one picture between micro-batches.
-            for part in np.array_split(batch, self._parts)[self._rank :: self._world_size]:
+            for part in batch.reshape(self._parts, -1)[self._rank :: self._world_size]:
                 yield [(epoch, index) for index in part.tolist()]

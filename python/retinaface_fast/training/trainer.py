@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from retinaface_fast.weights import ModelWeights
 
     from .batch import Batch
+    from .losses import DenseTerm
     from .recipe import Recipe
     from .records import Record
     from .validation import Validator
@@ -80,6 +81,8 @@ class Trainer:
             ends the run.
         checkpoint_seconds: A checkpoint is written at the end of each epoch, and where an epoch takes longer,
             after so many seconds.
+        dense: A further term of the loss, which `recipe.loss.dense_weight` weighs, see `MultiTaskLoss`; it is
+            logged as `train/dense`. What it says of the micro-batches of all processes is added up.
         arguments: What else `run.json` is to say, as JSON takes it; who goes on may say something else.
 
     Raises:
@@ -105,8 +108,14 @@ class Trainer:
         workers: int = 2,
         on_fault: Literal["skip", "fail"] = "skip",
         checkpoint_seconds: float = 600.0,
+        dense: DenseTerm | None = None,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
+        if recipe.loss.dense_weight > 0 and dense is None:
+            raise ValueError(
+                "dense: expected a function, because loss.dense_weight is "
+                f"{recipe.loss.dense_weight:g}, got None"
+            )
         self.recipe = recipe
         self.output = Path(output)
         self.validator = validator
@@ -134,7 +143,13 @@ class Trainer:
         if resume and latest_checkpoint(self._checkpoints) is not None:
             initial = initial_of_run(self._config, read_run(self.output))
         else:
-            initial = initialise(self._config, init, seed=training.seed, backbone_pixels=backbone_pixels)
+            initial = initialise(
+                self._config,
+                init,
+                seed=training.seed,
+                backbone_pixels=backbone_pixels,
+                negatives_per_positive=recipe.loss.negatives_per_positive,
+            )
         #: Where the weights came from, in words.
         self.initial = initial.description
         self._provenance = initial.metadata
@@ -174,7 +189,7 @@ class Trainer:
                     if latest is not None
                     else restore_batch_norm(network, self._dataset, device=self._fabric.device)
                 )
-            self._learner = Learner(network, recipe, self._fabric)
+            self._learner = Learner(network, recipe, self._fabric, dense=dense)
             #: Whether the run goes on from a checkpoint that the folder held.
             self.resumed = latest is not None
             if latest is not None:
@@ -303,7 +318,7 @@ class Trainer:
         return False
 
     def _next(self, batches: Iterator[Batch], fault: Callable[[str], None] | None) -> list[Batch]:
-        """The micro-batches of the next step, before any of them is worked at: faces are counted over all."""
+        """The micro-batches of the next step, before any is worked at: face anchors are counted over all."""
         before = time.perf_counter()
         micro_batches = [next(batches) for _ in range(self.recipe.training.accumulate)]
         self._shares.waiting += time.perf_counter() - before

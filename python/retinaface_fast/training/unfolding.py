@@ -23,14 +23,18 @@ _MEASURED, _AT_A_TIME = 256, 8
 
 
 def restore_batch_norm(network: RetinaFace, dataset: TrainingDataset, *, device: torch.device) -> RetinaFace:
-    """`unfold_batch_norm`, measured on pictures of the first epoch.
+    """`unfold_batch_norm`, measured on pictures of the first epoch that the seed of the data set draws.
+
+    Not on the first ones of the list: WIDER FACE is sorted by event, and so would be what is measured. They
+    are the same in every process.
 
     Args:
         network: Folded.
         dataset: What it is going to be trained on.
         device: Where it is measured, and where the result is.
     """
-    keys = [(0, index) for index in range(min(_MEASURED, len(dataset)))]
+    order = np.random.default_rng([dataset.seed, 0]).permutation(len(dataset))
+    keys = [(0, index) for index in order[:_MEASURED].tolist()]
     mean = torch.tensor(network.config.mean_bgr).view(1, 3, 1, 1)
 
     def batches() -> Iterator[torch.Tensor]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retinaface_fast._files import write_whole
 from retinaface_fast.errors import WeightsError
 from retinaface_fast.network.config import CONFIGS, RetinaFaceConfig
 
@@ -98,18 +99,12 @@ def save_weights(weights: ModelWeights, path: str | os.PathLike[str]) -> None:
 
     Args:
         weights: What to write; finite and complete, because no `ModelWeights` is anything else.
-        path: Where; an existing file is replaced.
+        path: Where; an existing file is replaced, and the folder is made if need be.
 
     Raises:
         OSError: If the file cannot be written.
     """
-    target = Path(path)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(write_safetensors(weights.tensors, file_metadata(weights)))
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, write_safetensors(weights.tensors, file_metadata(weights)))
 
 
 def file_metadata(weights: ModelWeights) -> dict[str, str]:
