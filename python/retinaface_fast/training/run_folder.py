@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .records import Record
 
-__all__ = ["claim_run", "data_digest", "lock_run", "read_run"]
+__all__ = ["check_run", "claim_run", "data_digest", "lock_run", "read_run"]
 
 #: What may differ: another release, from where the program was called, and the words for where the weights
 #: came from; `initial` says which ones they are.
@@ -77,13 +77,18 @@ def claim_run(folder: Path, record: Mapping[str, Any], *, has_checkpoint: bool, 
             except OSError as error:
                 raise DatasetError(f"cannot write {path}: {error.strerror or error}") from None
         return
-    found = read_run(folder)
-    different = _different(found, wanted)
-    if different:
-        raise DatasetError(
-            f"{folder} holds a run with other {', '.join(different)}: name another folder, or the same "
-            "recipe and data to go on with it"
-        )
+    _refuse(folder, _different(read_run(folder), wanted))
+
+
+def check_run(folder: Path, part: Mapping[str, Any]) -> None:
+    """Find that a folder holds no run, or one of which this much is true, before work that takes long.
+
+    Raises:
+        DatasetError: It holds another run, or cannot be read.
+    """
+    if (folder / "run.json").is_file():
+        found, wanted = read_run(folder), json.loads(json.dumps(part))
+        _refuse(folder, _different({key: found.get(key) for key in wanted}, wanted))
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -113,6 +118,14 @@ def data_digest(records: Sequence[Record]) -> str:
         digest.update(np.ascontiguousarray(record.landmarks).tobytes())
         digest.update(np.ascontiguousarray(record.ignored).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _refuse(folder: Path, different: Sequence[str]) -> None:
+    if different:
+        raise DatasetError(
+            f"{folder} holds a run with other {', '.join(different)}: name another folder, or the same "
+            "recipe and data to go on with it"
+        )
 
 
 def _different(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import multiprocessing
 import threading
 import time
 from pathlib import Path
@@ -81,6 +82,7 @@ class Trainer:
         checkpoint_seconds: A checkpoint is written at the end of each epoch, and where an epoch takes longer,
             after so many seconds.
         arguments: What else `run.json` is to say, as JSON takes it; who goes on may say something else.
+        conditions: The same, but who goes on must say it again.
 
     Raises:
         ValueError: An argument or a combination of them cannot be.
@@ -88,6 +90,8 @@ class Trainer:
             be written, or is not the same folder in all processes.
         WeightsError: Initial weights or the checkpoint do not fit.
         EngineError: The device is not there.
+        RetinaFaceError: The program does not keep the call below `if __name__ == "__main__"`, and a process
+            that it has started imports it.
         MissingDependencyError: A package of the extra `train` is not installed.
     """
 
@@ -106,7 +110,15 @@ class Trainer:
         on_fault: Literal["skip", "fail"] = "skip",
         checkpoint_seconds: float = 600.0,
         arguments: Mapping[str, Any] | None = None,
+        conditions: Mapping[str, Any] | None = None,
     ) -> None:
+        # Set while a process imports the program that started it. The server that makes the others does so,
+        # too, and has no parent as `multiprocessing` sees it.
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise RetinaFaceError(
+                "a process that loads pictures imports the program that it belongs to, and is to train, too: "
+                'put the call below if __name__ == "__main__"'
+            )
         self.recipe = recipe
         self.output = Path(output)
         self.validator = validator
@@ -150,6 +162,7 @@ class Trainer:
             "pictures": len(records),
             "faces": int(sum(len(record.boxes) for record in records)),
             "data_digest": data_digest(records),
+            **(conditions or {}),
             "arguments": dict(arguments or {}),
         }
         self._stop = threading.Event()
