@@ -35,7 +35,7 @@ from .logs import RunLog, picture_of_batch
 from .optimisation import lr_factor
 from .processes import join_processes
 from .progress import Shares, TrainingProgress, TrainingResult
-from .run_folder import claim_run, data_digest, lock_run, read_run
+from .run_folder import claim_run, data_digest, lock_run, read_run, validator_digest
 from .sampling import EpochSampler
 from .selection import Selection
 from .unfolding import restore_batch_norm
@@ -164,6 +164,7 @@ class Trainer:
             "data_digest": data_digest(records),
             **(conditions or {}),
             "arguments": dict(arguments or {}),
+            "validation_digest": validator_digest(validator),
         }
         self._stop = threading.Event()
         self._faults: dict[str, None] = {}
