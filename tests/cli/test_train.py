@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import shutil
 import signal
 import threading
@@ -357,6 +358,99 @@ def test_other_initial_weights_are_another_run(
     assert "run holds a run with other initial.kind" in capsys.readouterr().err
     # The same weights by another name.
     assert main([*arguments, "--init", "mobilenet0.25"]) == 0
+
+
+def test_another_validation_set_is_another_run(
+    finished: tuple[Path, str, str, int], data: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", *TINY, "--data", "data", "-o", "run", "--set", "schedule.epochs=1"]
+    write_label(here / "val", faces(3))
+    write_label(here / "other", faces(2))
+    assert main([*arguments, "--val", "val"]) == 0
+    for given in (["--val", "other"], []):
+        capsys.readouterr()
+        assert main([*arguments, *given]) == 1
+        assert "run holds a run with other validation_digest: " in capsys.readouterr().err
+    assert main([*arguments, "--val", "val"]) == 0
+
+
+def test_the_data_may_move_and_is_found_where_it_is(
+    data: Path, here: Path, interrupt: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", *TINY, "-o", "run", "--data"]
+    assert interrupt([*arguments, "data"]) == 130
+    before = json.loads((here / "run" / "run.json").read_text())
+    data.rename(here / "moved")
+    assert interrupt([*arguments, "moved"]) in (0, 130)
+    after = json.loads((here / "run" / "run.json").read_text())
+    assert after.pop("arguments")["data"] == str(here / "moved")
+    assert before.pop("arguments")["data"] == str(here / "data")
+    assert after == before
+    assert main(["train", "--resume", "run", "--workers", "0", "--device", "cpu"]) == 0
+
+
+def test_warnings_are_no_faults_of_the_data(
+    data: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import logging
+
+    from retinaface_fast.training.learner import Learner
+
+    step = Learner.step
+
+    def warned(self: Learner, *given: Any, **options: Any) -> Any:
+        logging.getLogger("retinaface_fast.training.trainer").warning("the moon is full")
+        return step(self, *given, **options)
+
+    monkeypatch.setattr(Learner, "step", warned)
+    (data / "images" / "ev" / "a3.jpg").write_bytes(b"no picture")
+    assert main(["train", *TINY, "--data", "data", "-o", "run", "--set", "schedule.epochs=1"]) == 0
+    out, err = capsys.readouterr()
+    assert "warning: the moon is full" in err
+    assert "left out: the moon" not in err
+    assert "1 fault in the data" in out
+    [fault] = (here / "run" / "faults.txt").read_text().splitlines()
+    assert "a3.jpg" in fault
+
+
+@pytest.mark.parametrize(
+    ("processes", "wanted"),
+    [
+        ({}, "retinaface-fast train --resume 'my run'"),
+        (
+            {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"},
+            "torchrun --nproc-per-node 2 -m retinaface_fast train --resume 'my run'",
+        ),
+        (
+            {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2"},
+            "torchrun --nnodes 2 --rdzv-… --nproc-per-node 2 -m retinaface_fast train --resume 'my run'",
+        ),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="its shell quotes otherwise")
+def test_how_to_go_on_after_the_second_interruption(
+    processes: dict[str, str],
+    wanted: str,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from retinaface_fast.cli import _train
+
+    def run(plan: Any, **_: Any) -> int:
+        plan.output.mkdir(exist_ok=True)
+        (plan.output / "run.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_train, "run", run)
+    for name, value in processes.items():
+        monkeypatch.setenv(name, value)
+    arguments = ["train", *TINY, "--data", "data", "-o", "my run"]
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == f"go on with: {wanted}\n"
+    monkeypatch.setenv("RANK", "1")
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_a_run_that_is_done_has_nothing_left(

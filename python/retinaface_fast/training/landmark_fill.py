@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fill_landmarks", "load_landmarks", "save_landmarks", "wait_for_landmarks"]
 
-_logger = logging.getLogger(__name__)
+#: What is wrong with the data, and nothing else.
+_faults = logging.getLogger("retinaface_fast.training.faults")
 
 
 def fill_landmarks(
@@ -167,7 +168,7 @@ def _fill(record: Record, detector: FaceDetector, min_iou: float) -> Record:
     try:
         found = detector.detect(record.image)
     except ImageError as error:
-        _logger.warning("%s: left without landmarks: %s", record.source, error)
+        _faults.warning("%s: left without landmarks: %s", record.source, error)
         return record
     taken = _match(found.boxes, record.boxes, min_iou)
     is_filled = is_wanted & (taken >= 0)

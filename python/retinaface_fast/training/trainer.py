@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 __all__ = ["Trainer"]
 
 _LOGGER = logging.getLogger(__name__)
+#: What is wrong with the data, and nothing else.
+_FAULTS = logging.getLogger("retinaface_fast.training.faults")
 
 
 class Trainer:
@@ -162,9 +164,9 @@ class Trainer:
             "pictures": len(records),
             "faces": int(sum(len(record.boxes) for record in records)),
             "data_digest": data_digest(records),
+            "validation_digest": validator_digest(validator),
             **(conditions or {}),
             "arguments": dict(arguments or {}),
-            "validation_digest": validator_digest(validator),
         }
         self._stop = threading.Event()
         self._faults: dict[str, None] = {}
@@ -334,7 +336,7 @@ class Trainer:
             if text in self._faults:
                 continue
             self._faults[text] = None
-            _LOGGER.warning("%s", text)
+            _FAULTS.warning("%s", text)
             if fault is not None:
                 fault(text)
 
