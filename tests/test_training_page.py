@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("pydantic")
@@ -95,6 +99,51 @@ def test_what_is_set_can_be() -> None:
     for span in spans:
         changes = dict(change.split("=", 1) for change in span.replace("--set", "").split())
         load_recipe("biubug6-mobilenet0.25", changes)
+
+
+def program(folder: Path, changed: str = "", to: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the program of the page as a file, with workers and with less to do."""
+    for needed in ("torch", "lightning_fabric", "tensorboard"):
+        pytest.importorskip(needed)
+    cv2 = pytest.importorskip("cv2")
+    found = re.search(r"<!-- python -->\n\n```python\n(.*?)```\n", PAGE.read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    text = found.group(1)
+    less = '"schedule.epochs": 1, "training.batch_size": 4, "augmentation.side": 64, "validation.every": 1'
+    for one, other in (('"schedule.epochs": 20', less), (changed, to)):
+        assert one in text
+        text = text.replace(one, other) if one else text
+    (folder / "program.py").write_text(text, encoding="utf-8")
+    (folder / "wider" / "images").mkdir(parents=True)
+    lines = []
+    for number in range(5):
+        picture = np.full((80, 80, 3), 90, np.uint8)
+        cv2.circle(picture, (40, 40), 20, (150, 180, 230), -1)
+        assert cv2.imwrite(str(folder / "wider" / "images" / f"{number}.jpg"), picture)
+        lines.append(f"# {number}.jpg\n20 20 40 40\n")
+    (folder / "wider" / "label.txt").write_text("".join(lines), encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=folder,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_program_trains(tmp_path: Path) -> None:
+    done = program(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "best.safetensors" in done.stdout
+
+
+@pytest.mark.slow
+def test_without_its_last_lines_it_says_what_is_wrong(tmp_path: Path) -> None:
+    failed = program(tmp_path, 'if __name__ == "__main__":\n    main()', "main()")
+    assert failed.returncode != 0
+    assert 'put the call below if __name__ == "__main__"' in failed.stderr
 
 
 def test_every_option_is_one_of_the_command() -> None:

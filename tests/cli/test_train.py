@@ -6,8 +6,10 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import shutil
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,20 +159,21 @@ def test_check_trains_nothing(data: Path, here: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr() == ("", "")
 
 
-def test_landmarks_and_weights_of_a_model(
-    data: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def searched(data: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Data without landmarks, and a detector that finds each face by its box; the pictures it is given."""
     if bundled_path() is None:
         pytest.skip("this build has no weights in it")
     from retinaface_fast.detections import Detections
 
-    class Finds:
-        """Finds the one face of a picture by the file of its boxes."""
+    given: list[str] = []
 
+    class Finds:
         def __init__(self, **options: Any) -> None:
             assert options["score_threshold"] == 0.3
 
         def detect(self, path: Path) -> Detections:
+            given.append(path.stem)
             (x, y, w, h), points = faces(12)[int(path.stem[1:])]
             return Detections(
                 boxes=np.float32([[x, y, x + w, y + h]]),
@@ -184,12 +187,78 @@ def test_landmarks_and_weights_of_a_model(
 
     monkeypatch.setattr("retinaface_fast.detector.FaceDetector", Finds)
     (data / "label.txt").write_text("\n".join(label_lines(faces(12), landmarks=False)) + "\n")
+    return given
+
+
+def test_landmarks_and_weights_of_a_model(
+    data: Path, here: Path, searched: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--landmarks-from", "mobilenet0.25", "--init", "mobilenet0.25", "--set", "schedule.epochs=1"]
-    assert main(["train", *TINY, "--data", "data", *arguments]) == 0
+    arguments = ["train", *TINY, "--data", "data", "-o", "run", *arguments]
+    assert main(arguments) == 0
     err = capsys.readouterr().err
     assert "12 pictures with 12 faces, 12 with landmarks" in err
     assert "no face has landmarks" not in err
     assert "weights: mobilenet0.25 (sha256 " in err
+    assert len(searched) == 12
+    sha256 = load_weights("mobilenet0.25").sha256
+    assert json.loads((here / "run" / "run.json").read_text())["landmarks_from"] == sha256
+    # The weights are not asked for again, nor are the pictures.
+    assert main(["train", "--resume", "run", "--workers", "0", "--device", "cpu"]) == 0
+    assert len(searched) == 12
+    # Another run in this folder is refused before anything is searched.
+    (here / "run" / "landmarks.npz").unlink()
+    assert main([*arguments, "--set", "optimiser.lr=1"]) == 1
+    assert "run holds a run with other recipe.optimiser.lr" in capsys.readouterr().err
+    assert main(["train", *TINY, "--data", "data", "-o", "run", "--set", "schedule.epochs=1"]) == 1
+    assert "landmarks_from" in capsys.readouterr().err
+    assert len(searched) == 12
+
+
+def test_landmarks_of_other_data_are_refused(
+    data: Path, here: Path, searched: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", *TINY, "--data", "data", "-o", "run", "--landmarks-from", "mobilenet0.25"]
+    arguments += ["--set", "schedule.epochs=1"]
+    assert main(arguments) == 0
+    (here / "run" / "run.json").unlink()
+    shutil.rmtree(here / "run" / "checkpoints")
+    lines = (data / "label.txt").read_text().splitlines()
+    x, *rest = lines[1].split()
+    (data / "label.txt").write_text("\n".join([lines[0], " ".join([str(int(x) + 1), *rest]), *lines[2:]]))
+    capsys.readouterr()
+    assert main(arguments) == 1
+    assert "landmarks.npz: expected landmarks of these data" in capsys.readouterr().err
+    assert len(searched) == 12
+
+
+def test_the_other_processes_search_nothing(
+    data: Path, here: Path, searched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retinaface_fast.cli._train_landmarks import KeptLandmarks
+    from retinaface_fast.training import load_recipe, read_records
+
+    records = read_records(data).records
+    first, other = (
+        KeptLandmarks(here / "run", "mobilenet0.25", load_recipe("finetune"), resumed=False) for _ in range(2)
+    )
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    found: list[Any] = []
+    waiting = threading.Thread(
+        target=lambda: found.extend(other.fill(records, device="cpu", progress=lambda *_: None))
+    )
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    assert not searched
+    monkeypatch.setenv("RANK", "0")
+    filled = first.fill(records, device="cpu", progress=lambda *_: None)
+    waiting.join(30)
+    assert len(searched) == len(found) == 12
+    for one, another in zip(filled, found, strict=True):
+        np.testing.assert_array_equal(one.landmarks, another.landmarks)
+        assert not np.isnan(one.landmarks).any()
 
 
 def test_interrupted_and_resumed_from_elsewhere(
@@ -257,16 +326,14 @@ def test_what_a_run_began_with_may_be_gone(
     (here / "models").mkdir()
     shutil.copy(bundled_path(), here / "models" / "first.safetensors")
     arguments = ["train", *TINY, "--data", "data", "--init", "models/first.safetensors"]
-    arguments += ["--set", f"training.batch_norm={batch_norm}"]
+    arguments += ["--set", f"training.batch_norm={batch_norm}", "--set", "optimiser.lr=1e-6"]
     assert main([*arguments, "-o", "whole"]) == 0
     assert interrupt([*arguments, "-o", "run"]) == 130
     shutil.copytree(here / "run", here / "again")
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
-    assert main(["train", "--resume", "../run", "--workers", "0", "--device", "cpu"]) == 0, (
-        capsys.readouterr()
-    )
-    assert "weights: goes on from step 3 of 6" in capsys.readouterr().err
+    assert main(["train", "--resume", "../run", "--workers", "0", "--device", "cpu"]) == 0
+    assert "weights: goes on from step " in capsys.readouterr().err
     (here / "models" / "first.safetensors").unlink()
     (here / "small.toml").unlink()
     assert main(["train", "--resume", "../again", "--workers", "0", "--device", "cpu"]) == 0
@@ -291,6 +358,99 @@ def test_other_initial_weights_are_another_run(
     assert "run holds a run with other initial.kind" in capsys.readouterr().err
     # The same weights by another name.
     assert main([*arguments, "--init", "mobilenet0.25"]) == 0
+
+
+def test_another_validation_set_is_another_run(
+    finished: tuple[Path, str, str, int], data: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", *TINY, "--data", "data", "-o", "run", "--set", "schedule.epochs=1"]
+    write_label(here / "val", faces(3))
+    write_label(here / "other", faces(2))
+    assert main([*arguments, "--val", "val"]) == 0
+    for given in (["--val", "other"], []):
+        capsys.readouterr()
+        assert main([*arguments, *given]) == 1
+        assert "run holds a run with other validation_digest: " in capsys.readouterr().err
+    assert main([*arguments, "--val", "val"]) == 0
+
+
+def test_the_data_may_move_and_is_found_where_it_is(
+    data: Path, here: Path, interrupt: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", *TINY, "-o", "run", "--data"]
+    assert interrupt([*arguments, "data"]) == 130
+    before = json.loads((here / "run" / "run.json").read_text())
+    data.rename(here / "moved")
+    assert interrupt([*arguments, "moved"]) in (0, 130)
+    after = json.loads((here / "run" / "run.json").read_text())
+    assert after.pop("arguments")["data"] == str(here / "moved")
+    assert before.pop("arguments")["data"] == str(here / "data")
+    assert after == before
+    assert main(["train", "--resume", "run", "--workers", "0", "--device", "cpu"]) == 0
+
+
+def test_warnings_are_no_faults_of_the_data(
+    data: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import logging
+
+    from retinaface_fast.training.learner import Learner
+
+    step = Learner.step
+
+    def warned(self: Learner, *given: Any, **options: Any) -> Any:
+        logging.getLogger("retinaface_fast.training.trainer").warning("the moon is full")
+        return step(self, *given, **options)
+
+    monkeypatch.setattr(Learner, "step", warned)
+    (data / "images" / "ev" / "a3.jpg").write_bytes(b"no picture")
+    assert main(["train", *TINY, "--data", "data", "-o", "run", "--set", "schedule.epochs=1"]) == 0
+    out, err = capsys.readouterr()
+    assert "warning: the moon is full" in err
+    assert "left out: the moon" not in err
+    assert "1 fault in the data" in out
+    [fault] = (here / "run" / "faults.txt").read_text().splitlines()
+    assert "a3.jpg" in fault
+
+
+@pytest.mark.parametrize(
+    ("processes", "wanted"),
+    [
+        ({}, "retinaface-fast train --resume 'my run'"),
+        (
+            {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"},
+            "torchrun --nproc-per-node 2 -m retinaface_fast train --resume 'my run'",
+        ),
+        (
+            {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2"},
+            "torchrun --nnodes 2 --rdzv-… --nproc-per-node 2 -m retinaface_fast train --resume 'my run'",
+        ),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="its shell quotes otherwise")
+def test_how_to_go_on_after_the_second_interruption(
+    processes: dict[str, str],
+    wanted: str,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from retinaface_fast.cli import _train
+
+    def run(plan: Any, **_: Any) -> int:
+        plan.output.mkdir(exist_ok=True)
+        (plan.output / "run.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_train, "run", run)
+    for name, value in processes.items():
+        monkeypatch.setenv(name, value)
+    arguments = ["train", *TINY, "--data", "data", "-o", "my run"]
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == f"go on with: {wanted}\n"
+    monkeypatch.setenv("RANK", "1")
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_a_run_that_is_done_has_nothing_left(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,12 @@ import numpy as np
 import pytest
 
 from retinaface_fast import DatasetError, FaceDetector, ImageError
-from retinaface_fast.training.landmark_fill import fill_landmarks, load_landmarks, save_landmarks
+from retinaface_fast.training.landmark_fill import (
+    fill_landmarks,
+    load_landmarks,
+    save_landmarks,
+    wait_for_landmarks,
+)
 from retinaface_fast.training.records import Record
 
 
@@ -134,9 +140,9 @@ def test_kept_landmarks_come_back_bit_for_bit(tmp_path: Path) -> None:
     landmarks = rng.normal(size=(2, 5, 2)).astype(np.float32)
     landmarks[1, 3] = np.nan
     filled = [record(FACES, landmarks=landmarks), record([], name="b.jpg"), record(FACES[:1], name="c.jpg")]
-    save_landmarks(tmp_path / "landmarks.npz", filled)
     bare = [record(FACES), record([], name="b.jpg"), record(FACES[:1], name="c.jpg")]
-    restored = load_landmarks(tmp_path / "landmarks.npz", bare)
+    save_landmarks(tmp_path / "landmarks.npz", filled, given=bare, weights_sha256="ab")
+    restored = load_landmarks(tmp_path / "landmarks.npz", bare, weights_sha256="ab")
     assert [path.name for path in tmp_path.iterdir()] == ["landmarks.npz"]
     assert [one.image for one in restored] == [one.image for one in bare]
     for one, other in zip(restored, filled, strict=True):
@@ -145,38 +151,50 @@ def test_kept_landmarks_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 def test_kept_landmarks_of_other_data(tmp_path: Path) -> None:
     path = tmp_path / "landmarks.npz"
-    save_landmarks(path, [record(FACES), record(FACES[:1])])
+    given = [record(FACES), record(FACES[:1])]
+    save_landmarks(path, given, given=given, weights_sha256="ab")
+    # As many faces in as many pictures, and yet others.
+    for other in (
+        [record(FACES, "b.jpg"), given[1]],
+        [record([FACES[0], [0, 0, 9, 9]]), given[1]],
+        [record(FACES, landmarks=np.ones((2, 5, 2), np.float32)), given[1]],
+    ):
+        with pytest.raises(DatasetError, match=r"got those of other data: name another folder, or remove"):
+            load_landmarks(path, other, weights_sha256="ab")
+    with pytest.raises(DatasetError, match=r"got those of other weights: name another folder, or remove"):
+        load_landmarks(path, given, weights_sha256="ac")
     with pytest.raises(
         DatasetError, match=r"landmarks.npz: expected landmarks of 3 faces, got those of other"
     ):
-        load_landmarks(path, [record(FACES[:1]), record(FACES)])
+        load_landmarks(path, [record(FACES[:1]), record(FACES)], weights_sha256="ab")
     for content in (b"PK no archive", b"", b"PK\3\4"):
         path.write_bytes(content)
         with pytest.raises(DatasetError, match=r"landmarks.npz: expected kept landmarks"):
-            load_landmarks(path, [record(FACES)])
+            load_landmarks(path, [record(FACES)], weights_sha256="ab")
     with path.open("wb") as file:
         np.save(file, np.zeros(3))  # an array and no archive
     with pytest.raises(DatasetError, match=r"landmarks.npz: expected kept landmarks"):
-        load_landmarks(path, [record(FACES)])
+        load_landmarks(path, [record(FACES)], weights_sha256="ab")
     path.unlink()
     path.mkdir()
     with pytest.raises(DatasetError, match=r"cannot write .*landmarks.npz"):
-        save_landmarks(path, [record(FACES)])
+        save_landmarks(path, given, given=given, weights_sha256="ab")
 
 
 @pytest.mark.parametrize("dtype", ["U4", "c8", "f8", "O"])
 def test_kept_landmarks_of_another_type(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "landmarks.npz"
-    np.savez(path, landmarks=np.zeros((1, 5, 2), dtype), faces=np.array([1]))
+    texts = {"data": np.array("x"), "weights": np.array("ab")}
+    np.savez(path, landmarks=np.zeros((1, 5, 2), dtype), faces=np.array([1]), **texts)
     with pytest.raises(DatasetError, match=r"landmarks.npz: expected kept landmarks"):
-        load_landmarks(path, [record(FACES[:1])])
+        load_landmarks(path, [record(FACES[:1])], weights_sha256="ab")
 
 
 def test_damaged_landmarks_are_a_dataset_error_or_what_they_were(tmp_path: Path) -> None:
     path = tmp_path / "landmarks.npz"
     rng = np.random.default_rng(3)
     given = [record(FACES, landmarks=rng.normal(size=(2, 5, 2)).astype(np.float32)), record(FACES[:1])]
-    save_landmarks(path, given)
+    save_landmarks(path, given, given=given, weights_sha256="ab")
     whole = path.read_bytes()
     damaged = [whole[:length] for length in range(0, len(whole), 5)]
     for place in range(len(whole)):
@@ -186,7 +204,7 @@ def test_damaged_landmarks_are_a_dataset_error_or_what_they_were(tmp_path: Path)
     for content in damaged:
         path.write_bytes(content)
         try:
-            restored = load_landmarks(path, given)
+            restored = load_landmarks(path, given, weights_sha256="ab")
         except DatasetError as error:
             assert str(error).startswith(f"{path}: expected ")  # noqa: PT017
             kinds["error"] += 1
@@ -196,3 +214,15 @@ def test_damaged_landmarks_are_a_dataset_error_or_what_they_were(tmp_path: Path)
             np.testing.assert_array_equal(one.landmarks, other.landmarks)
     assert kinds["error"] > len(whole) / 2
     assert kinds["same"]  # a flip in a date
+
+
+def test_waiting_for_another_process(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "landmarks.npz"
+    given = [record(FACES)]
+    with pytest.raises(DatasetError, match=r"landmarks.npz: expected from the first process within 0 hours"):
+        wait_for_landmarks(path, seconds=0, interval=0.01)
+    writer = threading.Timer(0.1, save_landmarks, [path, given], {"given": given, "weights_sha256": "ab"})
+    writer.start()
+    wait_for_landmarks(path, seconds=60, interval=0.01)
+    load_landmarks(path, given, weights_sha256="ab")
+    writer.join()

@@ -18,11 +18,10 @@ from . import _console
 from . import _train_report as report
 from ._outputs import ResultsError, naming, write_picture
 from ._report import plural
+from ._train_landmarks import KeptLandmarks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.progress import Progress
 
     from retinaface_fast.training import Recipe, Record, Validator
 
@@ -180,8 +179,13 @@ def run(plan: Plan, *, resumed: Recipe | None = None, device: str | None, worker
         bar = stack.enter_context(report.bar(enabled=shown))
         faults = report.Faults(bar.console, found if report.is_first_process() else (), quiet=quiet)
         stack.enter_context(faults.listening())
+        conditions = {}
         if plan.landmarks_from is not None:
-            records = _filled(records, plan, device, bar)
+            kept = KeptLandmarks(plan.output, plan.landmarks_from, recipe, resumed=resumed is not None)
+            records = kept.fill(
+                records, device=device, progress=report.counter(bar, "landmarks", len(records))
+            )
+            conditions = kept.conditions
         try:
             trainer = Trainer(
                 recipe,
@@ -195,6 +199,7 @@ def run(plan: Plan, *, resumed: Recipe | None = None, device: str | None, worker
                 workers=workers,
                 on_fault=plan.on_fault,
                 arguments=plan.to_dict(),
+                conditions=conditions,
             )
         except ValueError as error:
             text = str(error)
@@ -240,31 +245,6 @@ def _recipe(plan: Plan) -> Recipe:
         return load_recipe(plan.config, plan.overrides)
     except ValueError as error:
         raise typer.BadParameter(str(error).removeprefix("source: "), param_hint="--config") from None
-
-
-def _filled(records: Sequence[Record], plan: Plan, device: str | None, bar: Progress) -> Sequence[Record]:
-    """The records with landmarks that a detector finds, or has found when the run began."""
-    from retinaface_fast.training.landmark_fill import fill_landmarks, load_landmarks, save_landmarks
-
-    # Whoever goes on must have the same bits, and another device or release may find others.
-    kept = plan.output / "landmarks.npz"
-    if kept.is_file():
-        return load_landmarks(kept, records)
-    told = report.counter(bar, "landmarks", len(records))
-    filled = fill_landmarks(records, detector=_detector(str(plan.landmarks_from), device), progress=told)
-    if report.is_first_process():
-        save_landmarks(kept, filled)
-    return filled
-
-
-def _detector(source: str, device: str | None) -> Any:
-    from retinaface_fast.detector import FaceDetector
-    from retinaface_fast.weights import load_weights
-
-    try:
-        return FaceDetector(weights=load_weights(source), device=device, score_threshold=0.3)
-    except ValueError as error:
-        raise typer.BadParameter(str(error).removeprefix("source: "), param_hint="--landmarks-from") from None
 
 
 def _records(plan: Plan) -> tuple[Sequence[Record], Sequence[Record] | None, tuple[str, ...]]:

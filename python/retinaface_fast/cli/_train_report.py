@@ -6,6 +6,8 @@ import contextlib
 import logging
 import os
 import re
+import shlex
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 #: Faults that are printed; all are in faults.txt.
 _LISTED = 10
 
+#: The logger of what is wrong with the data.
+_FAULTS = "retinaface_fast.training.faults"
+
 #: The folders of a path in a text.
 _FOLDERS = re.compile(r"[^\s:]*[/\\]")
 
@@ -47,6 +52,18 @@ RECIPES = {
 def is_first_process() -> bool:
     """Whether this is the process that prints: that of rank 0, where torchrun has started several."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def how_to_resume(folder: Path) -> str:
+    """The command that goes on with a run, as a shell takes it; under torchrun, that of torchrun."""
+    path = subprocess.list2cmdline([str(folder)]) if os.name == "nt" else shlex.quote(str(folder))
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return f"retinaface-fast train --resume {path}"
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    machines = os.environ.get("GROUP_WORLD_SIZE", "1")
+    # Where the machines meet, torchrun keeps to itself.
+    options = "" if machines == "1" else f" --nnodes {machines} --rdzv-…"
+    return f"torchrun{options} --nproc-per-node {processes} -m retinaface_fast train --resume {path}"
 
 
 def print_recipes(console: Console, recipes: Sequence[Recipe]) -> None:
@@ -73,7 +90,8 @@ def print_recipes(console: Console, recipes: Sequence[Recipe]) -> None:
 class Faults(logging.Handler):
     """What is wrong with the data: the first are printed as they are found, and all kept.
 
-    The log is where training tells them all: pictures to train on, to validate on, and to find landmarks in.
+    A logger is where training tells them all: pictures to train on, to validate on, and to find landmarks in.
+    What training warns of besides is printed as a warning, and is not kept.
 
     Args:
         console: Where they are printed.
@@ -92,7 +110,10 @@ class Faults(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take what training has logged."""
-        self.add(record.getMessage())
+        if record.name == _FAULTS:
+            self.add(record.getMessage())
+        elif not self._quiet:
+            _console.line(self._console, f"warning: {record.getMessage()}", style="yellow")
 
     def add(self, text: str) -> None:
         """Take one, and print it unless there were many."""

@@ -172,7 +172,7 @@ def train(
 ) -> None:
     """Train a network by a recipe; what `_HELP` says."""
     from . import _train as work
-    from ._train_report import is_first_process
+    from ._train_report import how_to_resume, is_first_process
 
     if recipes:
         work.print_recipes()
@@ -208,13 +208,15 @@ def train(
             backbone_pixels=backbone_pixels,  # type: ignore[arg-type]  # checked above
             output=output or Path(f"train-{Path(config).stem if config.endswith('.toml') else config}"),
         )
-    code = (
-        work.check(plan, recipe=recipe, quiet=quiet)
-        if check
-        else work.run(plan, resumed=recipe, device=device, workers=workers, quiet=quiet)
-    )
-    if code == 130 and is_first_process():
-        _console.line(_console.stderr(), f"go on with: retinaface-fast train --resume {plan.output}")
+    try:
+        if check:
+            code = work.check(plan, recipe=recipe, quiet=quiet)
+        else:
+            code = work.run(plan, resumed=recipe, device=device, workers=workers, quiet=quiet)
+    except KeyboardInterrupt:  # the second Ctrl-C, or one before the first step
+        code = 130
+    if code == 130 and not check and is_first_process() and (plan.output / "run.json").is_file():
+        _console.line(_console.stderr(), f"go on with: {how_to_resume(plan.output)}")
     raise typer.Exit(code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from retinaface_fast._validation import check_fraction
 from retinaface_fast.errors import DatasetError, ImageError
 from retinaface_fast.ops import box_iou
 
+from .run_folder import data_digest
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -23,9 +26,10 @@ if TYPE_CHECKING:
 
     from .records import Record
 
-__all__ = ["fill_landmarks", "load_landmarks", "save_landmarks"]
+__all__ = ["fill_landmarks", "load_landmarks", "save_landmarks", "wait_for_landmarks"]
 
-_logger = logging.getLogger(__name__)
+#: What is wrong with the data, and nothing else.
+_faults = logging.getLogger("retinaface_fast.training.faults")
 
 
 def fill_landmarks(
@@ -67,8 +71,16 @@ def fill_landmarks(
     return tuple(filled)
 
 
-def save_landmarks(path: Path, records: Sequence[Record]) -> None:
+def save_landmarks(
+    path: Path, records: Sequence[Record], *, given: Sequence[Record], weights_sha256: str
+) -> None:
     """Keep the landmarks of pictures in a file, whole or not at all.
+
+    Args:
+        path: The file.
+        records: The pictures with the landmarks that were found.
+        given: The pictures as they were before.
+        weights_sha256: Of the weights that have found them.
 
     Raises:
         DatasetError: It cannot be written.
@@ -78,6 +90,8 @@ def save_landmarks(path: Path, records: Sequence[Record]) -> None:
         buffer,
         landmarks=np.concatenate([np.empty((0, 5, 2), np.float32), *(r.landmarks for r in records)]),
         faces=np.array([len(record.boxes) for record in records], np.int64),
+        data=np.array(data_digest(given)),
+        weights=np.array(weights_sha256),
     )
     try:
         write_whole(path, buffer.getvalue())
@@ -85,16 +99,22 @@ def save_landmarks(path: Path, records: Sequence[Record]) -> None:
         raise DatasetError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def load_landmarks(path: Path, records: Sequence[Record]) -> tuple[Record, ...]:
+def load_landmarks(path: Path, records: Sequence[Record], *, weights_sha256: str) -> tuple[Record, ...]:
     """Give pictures the landmarks that `save_landmarks` kept of the same ones.
 
+    Args:
+        path: The file.
+        records: The pictures as they were before landmarks were found.
+        weights_sha256: Of the weights that should have found them.
+
     Raises:
-        DatasetError: The file cannot be read, or is that of other pictures.
+        DatasetError: The file cannot be read, or is that of other pictures or of other weights.
     """
     try:
         # Not from the path: NumPy leaves the file open where it finds no archive.
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             landmarks, faces = file["landmarks"], file["faces"]
+            data, weights = str(file["data"]), str(file["weights"])
     # Of damaged files NumPy, zipfile and the decompressors raise nearly everything that there is.
     except Exception as error:
         what = str(error) or type(error).__name__
@@ -107,8 +127,38 @@ def load_landmarks(path: Path, records: Sequence[Record]) -> tuple[Record, ...]:
     counts = [len(record.boxes) for record in records]
     if faces.tolist() != counts or landmarks.shape != (sum(counts), 5, 2):
         raise DatasetError(f"{path}: expected landmarks of {sum(counts):,} faces, got those of other data")
+    for what, found, wanted in (
+        ("data", data, data_digest(records)),
+        ("weights", weights, weights_sha256),
+    ):
+        if found != wanted:
+            raise DatasetError(
+                f"{path}: expected landmarks of these {what}, got those of other {what}: name another "
+                "folder, or remove the file to have them searched again"
+            )
     parts = np.split(landmarks, np.cumsum(counts)[:-1])
     return tuple(replace(record, landmarks=part) for record, part in zip(records, parts, strict=True))
+
+
+def wait_for_landmarks(path: Path, *, seconds: float = 6 * 3600.0, interval: float = 1.0) -> None:
+    """Wait until another process has written the file of `save_landmarks`, which appears whole.
+
+    Args:
+        path: The file.
+        seconds: How long at the most.
+        interval: Seconds from one look to the next.
+
+    Raises:
+        DatasetError: It did not appear.
+    """
+    end = time.monotonic() + seconds
+    while not path.is_file():
+        if time.monotonic() >= end:
+            raise DatasetError(
+                f"{path}: expected from the first process within {seconds / 3600:g} hours, got no such file: "
+                "the folder has to be one that all processes share"
+            )
+        time.sleep(interval)
 
 
 def _fill(record: Record, detector: FaceDetector, min_iou: float) -> Record:
@@ -118,7 +168,7 @@ def _fill(record: Record, detector: FaceDetector, min_iou: float) -> Record:
     try:
         found = detector.detect(record.image)
     except ImageError as error:
-        _logger.warning("%s: left without landmarks: %s", record.source, error)
+        _faults.warning("%s: left without landmarks: %s", record.source, error)
         return record
     taken = _match(found.boxes, record.boxes, min_iou)
     is_filled = is_wanted & (taken >= 0)

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
     from .records import Record
+    from .validation import Validator
 
-__all__ = ["claim_run", "data_digest", "lock_run", "read_run"]
+__all__ = ["check_run", "claim_run", "data_digest", "lock_run", "read_run", "validator_digest"]
 
 #: What may differ: another release, from where the program was called, and the words for where the weights
 #: came from; `initial` says which ones they are.
@@ -72,18 +73,24 @@ def claim_run(folder: Path, record: Mapping[str, Any], *, has_checkpoint: bool, 
         if has_checkpoint:
             raise DatasetError(f"{folder} holds checkpoints and no {path.name}: name another folder")
         if write:
-            try:
-                write_whole(path, json.dumps(wanted, indent=2) + "\n")
-            except OSError as error:
-                raise DatasetError(f"cannot write {path}: {error.strerror or error}") from None
+            _write(path, wanted)
         return
     found = read_run(folder)
-    different = _different(found, wanted)
-    if different:
-        raise DatasetError(
-            f"{folder} holds a run with other {', '.join(different)}: name another folder, or the same "
-            "recipe and data to go on with it"
-        )
+    _refuse(folder, _different(found, wanted))
+    if write and found.get("arguments") != wanted.get("arguments"):
+        # The data may have moved: who goes on next must find it where it is now.
+        _write(path, {**found, "arguments": wanted.get("arguments")})
+
+
+def check_run(folder: Path, part: Mapping[str, Any]) -> None:
+    """Find that a folder holds no run, or one of which this much is true, before work that takes long.
+
+    Raises:
+        DatasetError: It holds another run, or cannot be read.
+    """
+    if (folder / "run.json").is_file():
+        found, wanted = read_run(folder), json.loads(json.dumps(part))
+        _refuse(folder, _different({key: found.get(key) for key in wanted}, wanted))
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -113,6 +120,40 @@ def data_digest(records: Sequence[Record]) -> str:
         digest.update(np.ascontiguousarray(record.landmarks).tobytes())
         digest.update(np.ascontiguousarray(record.ignored).tobytes())
     return digest.hexdigest()[:16]
+
+
+def validator_digest(validator: Validator | None) -> str | None:
+    """A short digest of what is measured on, None for nothing: whether two figures can be compared."""
+    if validator is None:
+        return None
+    digest = hashlib.sha256()
+    # Whatever a validator of another kind lacks cannot differ.
+    for image in getattr(validator, "images", ()):
+        digest.update(f"{image.name}\0".encode())
+    arrays = [*getattr(validator, "boxes", ()), *getattr(validator, "ignored", ())]
+    truth = getattr(validator, "truth", None)
+    if truth is not None:
+        digest.update("\0".join([*truth.names, *truth.counted]).encode())
+        arrays += [truth.boxes, truth.offsets, *truth.counted.values()]
+    for array in arrays:
+        digest.update(f"{array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    try:
+        write_whole(path, json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        raise DatasetError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _refuse(folder: Path, different: Sequence[str]) -> None:
+    if different:
+        raise DatasetError(
+            f"{folder} holds a run with other {', '.join(different)}: name another folder, or the same "
+            "recipe and data to go on with it"
+        )
 
 
 def _different(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:

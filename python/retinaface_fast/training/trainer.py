@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import multiprocessing
 import threading
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ from .logs import RunLog, picture_of_batch
 from .optimisation import lr_factor
 from .processes import join_processes
 from .progress import Shares, TrainingProgress, TrainingResult
-from .run_folder import claim_run, data_digest, lock_run, read_run
+from .run_folder import claim_run, data_digest, lock_run, read_run, validator_digest
 from .sampling import EpochSampler
 from .selection import Selection
 from .unfolding import restore_batch_norm
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 __all__ = ["Trainer"]
 
 _LOGGER = logging.getLogger(__name__)
+#: What is wrong with the data, and nothing else.
+_FAULTS = logging.getLogger("retinaface_fast.training.faults")
 
 
 class Trainer:
@@ -84,6 +87,7 @@ class Trainer:
         dense: A further term of the loss, which `recipe.loss.dense_weight` weighs, see `MultiTaskLoss`; it is
             logged as `train/dense`. What it says of the micro-batches of all processes is added up.
         arguments: What else `run.json` is to say, as JSON takes it; who goes on may say something else.
+        conditions: The same, but who goes on must say it again.
 
     Raises:
         ValueError: An argument or a combination of them cannot be.
@@ -91,6 +95,8 @@ class Trainer:
             be written, or is not the same folder in all processes.
         WeightsError: Initial weights or the checkpoint do not fit.
         EngineError: The device is not there.
+        RetinaFaceError: The program does not keep the call below `if __name__ == "__main__"`, and a process
+            that it has started imports it.
         MissingDependencyError: A package of the extra `train` is not installed.
     """
 
@@ -110,7 +116,15 @@ class Trainer:
         checkpoint_seconds: float = 600.0,
         dense: DenseTerm | None = None,
         arguments: Mapping[str, Any] | None = None,
+        conditions: Mapping[str, Any] | None = None,
     ) -> None:
+        # Set while a process imports the program that started it. The server that makes the others does so,
+        # too, and has no parent as `multiprocessing` sees it.
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise RetinaFaceError(
+                "a process that loads pictures imports the program that it belongs to, and is to train, too: "
+                'put the call below if __name__ == "__main__"'
+            )
         if recipe.loss.dense_weight > 0 and dense is None:
             raise ValueError(
                 "dense: expected a function, because loss.dense_weight is "
@@ -165,6 +179,8 @@ class Trainer:
             "pictures": len(records),
             "faces": int(sum(len(record.boxes) for record in records)),
             "data_digest": data_digest(records),
+            "validation_digest": validator_digest(validator),
+            **(conditions or {}),
             "arguments": dict(arguments or {}),
         }
         self._stop = threading.Event()
@@ -335,7 +351,7 @@ class Trainer:
             if text in self._faults:
                 continue
             self._faults[text] = None
-            _LOGGER.warning("%s", text)
+            _FAULTS.warning("%s", text)
             if fault is not None:
                 fault(text)
 
