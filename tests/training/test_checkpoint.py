@@ -118,6 +118,73 @@ def test_killed_in_the_middle(tmp_path: Path, function: str, call: int) -> None:
     assert sorted(tmp_path.iterdir()) == [before, after], "what was left over is removed"
 
 
+_KILLED_AT_RENAME = """
+import os, pathlib, signal, sys
+import torch
+from retinaface_fast.training import checkpoint as module
+original = pathlib.Path.replace
+calls = []
+def killed(*arguments):
+    calls.append(arguments)
+    if len(calls) == {call}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*arguments)
+pathlib.Path.replace = killed
+state = module.Checkpoint({{"a": {{"b": torch.ones(3)}}}}, {{}})
+module.save_checkpoint(pathlib.Path(sys.argv[1]), state, step=3)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("next_step", [3, 4])
+def test_killed_while_the_same_step_is_replaced(tmp_path: Path, call: int, next_step: int) -> None:
+    """The only checkpoint there is: before or between the two renames, it is not lost."""
+    save_checkpoint(tmp_path, example(), step=3)
+    script = _KILLED_AT_RENAME.format(call=call)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, capture_output=True)
+    assert done.returncode == -9, done.stderr.decode()
+    assert (tmp_path / "step-00000003").exists() == (call == 1)
+    latest = latest_checkpoint(tmp_path)
+    assert latest is not None
+    assert_same(load_checkpoint(latest), example())
+    save_checkpoint(tmp_path, example(1), step=next_step)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        {"step-00000003", f"step-{next_step:08d}"}
+    )
+    assert_same(load_checkpoint(tmp_path / "step-00000003"), example(int(next_step == 3)))
+
+
+def test_a_damaged_one_names_the_one_before(tmp_path: Path) -> None:
+    before, last = (save_checkpoint(tmp_path, example(), step=step) for step in (3, 4))
+    for path in (before, last):
+        (path / "network.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"04 is not .*; remove it to go on from .*step-00000003$"):
+        load_checkpoint(last)
+    with pytest.raises(WeightsError, match=r"step-00000003 is not") as raised:
+        load_checkpoint(before)
+    assert "remove" not in str(raised.value)
+
+
+def test_memory_lies_as_the_parameters_do() -> None:
+    def made() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        layer = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return layer, torch.optim.AdamW(layer.parameters(), lr=0.1)
+
+    layer, optimiser = made()
+    images = torch.rand(1, 3, 4, 4).to(memory_format=torch.channels_last)
+    layer(images).sum().backward()
+    optimiser.step()
+    memory = {name: tensor.contiguous() for name, tensor in memory_of(optimiser).items()}
+    other, taken_up = made()
+    set_memory(taken_up, memory)
+    for parameter in other.parameters():
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert taken_up.state[parameter][name].stride() == parameter.stride(), name
+    for name, tensor in memory_of(taken_up).items():
+        assert torch.equal(tensor, memory[name]), name
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     before = save_checkpoint(tmp_path, example(), step=3)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from retinaface_fast import DatasetError, WeightsError
+from retinaface_fast import DatasetError, RetinaFaceError, WeightsError
 from retinaface_fast.training import read_records
+from retinaface_fast.training.loader import BatchLoader
 from retinaface_fast.training.trainer import Trainer
 from retinaface_fast.training.validation import ValidationResult
 
@@ -206,6 +207,94 @@ def test_the_second_signal_interrupts_at_once(
     assert going_on.step == 6, "what was learnt before the validation is not lost"
     assert going_on.run().finished
     assert final(trainer.output) == expected
+
+
+# Signals to all processes
+
+_GROUP = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from retinaface_fast.training import read_records
+from retinaface_fast.training import loader
+from retinaface_fast.training.trainer import Trainer
+from tests.training.test_interruptions import CHANGES, validator
+from tests.training.tiny import recipe
+
+class Early(loader.BatchLoader):
+    def epoch(self, epoch, first):
+        batches = super().epoch(epoch, first)
+        if when == 0:  # the workers have begun, and have not imported anything yet
+            os.killpg(0, number)
+        return batches
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    folder, data, number, when = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    sys.modules["retinaface_fast.training.trainer"].BatchLoader = Early
+    trainer = Trainer(
+        recipe(folder, CHANGES), read_records(data).records, folder / "run", validator=validator, workers=1,
+        device="cpu",
+    )
+    def tell(state):
+        if state.step == when and state.losses:
+            os.killpg(0, number)
+    result = trainer.run(progress=tell)
+    assert result.stopped
+    print(result.progress.step)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no groups of processes to signal")
+@pytest.mark.parametrize(("number", "when"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGTERM, 4)])
+def test_a_signal_to_all_processes(
+    number: int, when: int, data: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    command = [sys.executable, "-c", _GROUP, str(tmp_path), str(data), str(int(number)), str(when)]
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        env=environment(),
+        text=True,
+        start_new_session=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert int(done.stdout) == when + 1, "the worker had a picture for one more step"
+    options: dict[str, Any] = {"validator": validator, "workers": 0, "device": "cpu"}
+    going_on = Trainer(recipe(tmp_path, CHANGES), read_records(data).records, tmp_path / "run", **options)
+    assert going_on.step == when + 1
+    assert going_on.run().finished
+    assert final(tmp_path / "run") == expected
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to send")
+@pytest.mark.parametrize("after", [0, 4])
+def test_workers_that_die_while_it_stops(
+    after: int, make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, expected: dict[str, bytes]
+) -> None:
+    """No picture comes any more: it stops before the step, and not with an error."""
+    original = BatchLoader.epoch
+
+    def dying(self: BatchLoader, epoch: int, first: int) -> Any:
+        batches = original(self, epoch, first)
+        if epoch * 3 <= after < epoch * 3 + 3:
+            for _ in range(after - epoch * 3 - first):
+                yield next(batches)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RetinaFaceError("a process that loads pictures was ended")
+        yield from batches
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchLoader, "epoch", dying)
+        result = make().run()
+    assert (result.stopped, result.progress.step) == (True, after)
+    going_on = make()
+    assert going_on.resumed
+    assert going_on.run().finished
+    assert final(going_on.output) == expected
 
 
 # Killed

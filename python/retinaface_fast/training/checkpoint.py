@@ -1,7 +1,8 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped, as safetensors and JSON.
 
 A checkpoint is a folder. It is made under another name and then renamed, so that a process that is killed
-leaves the one before and nothing in between.
+leaves the one before and nothing in between. One of the same step is set aside first, for a folder cannot be
+renamed over another, and counts for as long as nothing has taken its place.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ FORMAT_VERSION = 1
 
 _STATE = "state.json"
 _PREFIX = "step-"
+#: What a checkpoint is called while one of the same step takes its place: ".step-00000005.replaced.part".
+_REPLACED = ".replaced.part"
 #: Checkpoints that are kept: the last, and the one before it in case a disk loses the last.
 _KEPT = 2
 
@@ -72,7 +75,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, step: int) -> Path:
     part = folder / f".{target.name}.{os.getpid()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
+        _tidy(folder)
         part.mkdir()
         for name, tensors in checkpoint.tensors.items():
             save_file(
@@ -83,15 +86,17 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, step: int) -> Path:
         (part / _STATE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         for path in part.iterdir():
             _flush(path)
+        _flush_folder(part)
         if target.exists():
-            shutil.rmtree(target)
+            target.replace(folder / f".{target.name}{_REPLACED}")
         part.replace(target)
+        _flush_folder(folder)
     except (OSError, SafetensorError) as error:  # the latter is what a full disk is to safetensors
         reason = getattr(error, "strerror", None) or error
         raise DatasetError(f"cannot write the checkpoint {target}: {reason}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    for old in _checkpoints(folder)[:-_KEPT]:
+    for old in (*_checkpoints(folder)[:-_KEPT], folder / f".{target.name}{_REPLACED}"):
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -106,7 +111,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read what `save_checkpoint` wrote.
 
     Raises:
-        WeightsError: A file is missing or damaged, or a later release wrote it.
+        WeightsError: A file is missing or damaged, or a later release wrote it. Where there is an earlier
+            checkpoint, the message names it; to lose the steps between the two is for the user to decide.
     """
     try:
         state = json.loads((path / _STATE).read_text(encoding="utf-8"))
@@ -114,7 +120,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise WeightsError(f"{path}: this release reads checkpoints of the format {FORMAT_VERSION}")
         tensors = {name: load_file(path / f"{name}.safetensors") for name in state.pop("parts")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise WeightsError(f"{path} is not a checkpoint that can be read: {error}") from error
+        earlier = [other for other in _checkpoints(path.parent) if _name_of(other) < _name_of(path)]
+        advice = f"; remove it to go on from {earlier[-1]}" if earlier else ""
+        raise WeightsError(f"{path} is not a checkpoint that can be read: {error}{advice}") from error
     return Checkpoint(tensors, state)
 
 
@@ -130,10 +138,17 @@ def memory_of(optimiser: Any) -> dict[str, torch.Tensor]:
 
 def set_memory(optimiser: Any, tensors: Mapping[str, torch.Tensor]) -> None:
     """Give an optimiser what `memory_of` took from it; the other settings stay as they are."""
+    parameters = [one for group in optimiser.param_groups for one in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
+        parameter = parameters[int(index)]
+        value = tensor
+        if tensor.shape == parameter.shape:
+            # In the order of the parameter in memory, which safetensors does not keep: sums over the two
+            # together are fast only then.
+            value = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+        state.setdefault(int(index), {})[name] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
 
@@ -153,17 +168,38 @@ def set_rng_state(states: Mapping[str, torch.Tensor], device: torch.device) -> N
 
 
 def _checkpoints(folder: Path) -> list[Path]:
+    set_aside = folder.glob(f".{_PREFIX}*{_REPLACED}")
     found = {
-        int(path.name.removeprefix(_PREFIX)): path
-        for path in folder.glob(f"{_PREFIX}*")
-        if path.name.removeprefix(_PREFIX).isdecimal() and (path / _STATE).is_file()
+        int(_name_of(path).removeprefix(_PREFIX)): path
+        for path in (*set_aside, *folder.glob(f"{_PREFIX}*"))  # the later one of a step replaces the other
+        if _name_of(path).removeprefix(_PREFIX).isdecimal() and (path / _STATE).is_file()
     }
     return [found[step] for step in sorted(found)]
 
 
-def _remove_leftovers(folder: Path) -> None:
+def _name_of(path: Path) -> str:
+    return path.name.removeprefix(".").removesuffix(_REPLACED)
+
+
+def _tidy(folder: Path) -> None:
+    """Put right what was left when a process was killed."""
+    for path in folder.glob(f".{_PREFIX}*{_REPLACED}"):
+        if not (folder / _name_of(path)).exists():
+            path.replace(folder / _name_of(path))
     for part in folder.glob(f".{_PREFIX}*.part"):
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError:  # some file systems of networks cannot
+        pass
+    finally:
+        os.close(number)
 
 
 def _flush(path: Path) -> None:

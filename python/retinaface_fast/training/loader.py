@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -43,7 +45,7 @@ class BatchLoader:
             collate_fn=_collate,
             num_workers=workers,
             persistent_workers=workers > 0,
-            multiprocessing_context=_start_method() if workers else None,
+            multiprocessing_context=_context() if workers else None,
             worker_init_fn=_calm_worker if workers else None,
             generator=torch.Generator().manual_seed(0),  # leaves the random state of the run alone
         )
@@ -56,7 +58,9 @@ class BatchLoader:
                 worker was killed.
         """
         self._keys.epoch, self._keys.first = epoch, first
-        return _batches(iter(self._loader), workers=self._workers)  # the workers begin now
+        with _in_words(self._workers), _shielded() if self._workers else contextlib.nullcontext():
+            loaded = iter(self._loader)  # the workers begin now
+        return _batches(loaded, workers=self._workers)
 
 
 class _Keys:
@@ -96,11 +100,17 @@ def _collate(samples: Sequence[Sample | RetinaFaceError]) -> Batch | RetinaFaceE
 
 
 def _batches(loaded: Iterator[Batch | RetinaFaceError], *, workers: int) -> Iterator[Batch]:
-    try:
+    with _in_words(workers):
         for batch in loaded:
             if isinstance(batch, RetinaFaceError):
                 raise batch
             yield batch
+
+
+@contextlib.contextmanager
+def _in_words(workers: int) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, OSError, EOFError) as error:
         # torch finds that a worker is gone, or a connection to it breaks before. What begins with "Caught"
         # was raised in a worker and is a bug.
@@ -111,15 +121,55 @@ def _batches(loaded: Iterator[Batch | RetinaFaceError], *, workers: int) -> Iter
         ) from error
 
 
-def _start_method() -> str:
-    # A forked child of a process with threads may find a lock held for ever.
-    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+# Whoever stops a run sends its signal to all of its processes: a terminal for Ctrl-C, and timeout, systemd or
+# SLURM. When to end is for the training process to say, which still needs pictures to finish its step.
+
+if sys.platform == "win32":
+
+    def _context() -> Any:
+        return multiprocessing.get_context("spawn")
+
+    def _shielded() -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()  # there is no mask to inherit; `_calm_worker` ignores Ctrl-C
+
+else:
+    from multiprocessing import context, popen_forkserver, resource_tracker
+
+    class _Popen(popen_forkserver.Popen):
+        def terminate(self) -> None:
+            # What `_shielded` keeps from a worker is what multiprocessing would end it with at exit, and then
+            # wait for it.
+            self.kill()
+
+    class _Process(context.ForkServerProcess):
+        @staticmethod
+        def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name is multiprocessing's
+            return _Popen(process_obj)
+
+    class _Context(context.ForkServerContext):
+        Process = _Process
+
+    def _context() -> Any:
+        # A forked child of a process with threads may find a lock held for ever.
+        return _Context()
+
+    @contextlib.contextmanager
+    def _shielded() -> Iterator[None]:
+        """Processes that begin meanwhile never see Ctrl-C and SIGTERM, from their first instruction on."""
+        resource_tracker.ensure_running()  # would lift the mask when it begins
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _calm_worker(_: int) -> None:
-    """One thread for each worker, and Ctrl-C is the business of the training process."""
+    """One thread for each worker, and no signals, even where the server that forks was begun by others."""
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":  # where it would also ignore that it is to end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

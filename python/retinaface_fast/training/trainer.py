@@ -300,10 +300,19 @@ class Trainer:
         first = self._step - epoch * steps_per_epoch
         if first == steps_per_epoch:
             return False  # stopped after its last step, and taken up again
-        batches = loader.epoch(epoch, first)
+        batches: Iterator[Batch] | None = None
         saved = started = time.perf_counter()
         for _ in range(first, steps_per_epoch):
-            micro_batches = self._next(batches, fault)
+            try:
+                batches = loader.epoch(epoch, first) if batches is None else batches
+                micro_batches = self._next(batches, fault)
+            except RetinaFaceError as error:
+                # Who stops a run may have ended its workers, too. Between two steps it can be saved; but the
+                # processes of a larger one wait for this step.
+                if not self._stop.is_set() or self._fabric.world_size > 1:
+                    raise
+                _LOGGER.warning("stopped before the step: %s", error)
+                return True
             if log is not None and self._step == 0:
                 anchors = ops.generate_anchors(
                     (self.recipe.augmentation.side,) * 2, config=self._config.anchors

@@ -11,7 +11,7 @@ import numpy as np
 from retinaface_fast import _core
 from retinaface_fast.data import Prediction
 from retinaface_fast.detector import FaceDetector
-from retinaface_fast.errors import DatasetError, RetinaFaceError
+from retinaface_fast.errors import DatasetError, ImageError
 from retinaface_fast.evaluation import PROTOCOLS, evaluate, voc_average_precision
 
 if TYPE_CHECKING:
@@ -64,7 +64,12 @@ class Validator:
     _workers: int = field(default_factory=_core.available_processors)
 
     def __call__(self, weights: ModelWeights, *, protocol: str = "original") -> ValidationResult:
-        """Search all pictures by a protocol of `retinaface_fast.evaluation.PROTOCOLS`, and score."""
+        """Search all pictures by a protocol of `retinaface_fast.evaluation.PROTOCOLS`, and score.
+
+        Raises:
+            EngineError: The device failed, such as for want of memory: no figure is better than a wrong one.
+            MissingDependencyError: A package is needed to read the pictures.
+        """
         found: list[Detections | None] = []
         faults: list[str] = []
         for path, outcome in zip(self.images, self._search(weights, PROTOCOLS[protocol]), strict=True):
@@ -92,7 +97,7 @@ class Validator:
         def search(path: Path) -> Detections | str:
             try:
                 return protocol.detect(detector, path)
-            except (RetinaFaceError, OSError, ValueError, MemoryError) as error:
+            except (ImageError, OSError, ValueError) as error:  # of the picture; all else ends the run
                 return str(error) or type(error).__name__
 
         with ThreadPoolExecutor(workers, thread_name_prefix="validation") as pool:
