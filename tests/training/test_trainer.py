@@ -464,6 +464,116 @@ def test_a_loss_that_is_no_number(make: Callable[..., Trainer]) -> None:
         trainer.run()
 
 
+@pytest.mark.parametrize("clip", [10.0, None])
+def test_a_gradient_that_is_no_number_changes_nothing(
+    clip: float | None, make: Callable[..., Trainer]
+) -> None:
+    """At a finite loss: its weights would be the checkpoint that the message names."""
+    changes = {"optimiser.clip_norm": clip, "training.ema_decay": 0.9, "schedule.epochs": 5}
+    trainer = make(changes=changes)
+    network = trainer._learner._network.module
+    parameter = next(network.parameters())
+
+    def spoil(state: Any) -> None:
+        if state.step == 3:
+            parameter.register_hook(lambda gradient: gradient * float("nan"))
+
+    with pytest.raises(
+        RetinaFaceError, match=r"the gradient is nan at step 4: lower .*; the last checkpoint"
+    ):
+        trainer.run(progress=spoil)
+    average = trainer._learner._average
+    assert average is not None
+    weights = [*network.parameters(), *average.module.parameters()]
+    assert all(bool(one.isfinite().all()) for one in weights)
+    assert make(changes=changes).step == 2
+
+
+def test_weights_that_are_not_finite_are_not_saved(make: Callable[..., Trainer]) -> None:
+    trainer = make()
+    with torch.no_grad():
+        name, buffer = next(iter(trainer._learner._network.module.named_buffers()))
+        buffer.fill_(float("inf"))
+    with pytest.raises(RetinaFaceError, match=rf"network: {name} is no longer finite at step 1: "):
+        trainer._save(None)
+    assert not list(trainer.output.glob("checkpoints/*"))
+
+
+def test_a_gradient_that_overflows_16_bits_skips_the_step(make: Callable[..., Trainer]) -> None:
+    trainer = make(changes={"training.ema_decay": 0.9, "training.precision": "bf16-mixed"})
+    learner = trainer._learner
+    # As on a GPU, which alone has 16-mixed; the first scale is too large.
+    learner._fabric.strategy.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    updates, weights = [], []
+
+    def see(state: Any) -> None:
+        assert learner._average is not None
+        updates.append(learner._average.state_dict()["updates"])
+        weights.append([one.detach().clone() for one in learner._network.parameters()])
+
+    trainer.run(progress=see)
+    assert len(updates) == 4
+    assert learner.skipped > 0
+    assert updates[-1] == 4 - learner.skipped
+    assert all(torch.equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
+    state = json.loads((trainer.output / "checkpoints" / "step-00000004" / "state.json").read_text())
+    assert state["skipped"] == learner.skipped
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trainer.output / "log"))
+    events.Reload()
+    scales = [event.value for event in events.Scalars("train/scale")]
+    assert scales == [2.0 ** (126 - step) for step in range(4)]
+
+
+def test_gradients_that_always_overflow_end_the_run(make: Callable[..., Trainer]) -> None:
+    trainer = make(changes={"training.precision": "bf16-mixed", "schedule.epochs": 100})
+    trainer._learner._fabric.strategy.precision.scaler = torch.amp.GradScaler("cpu")
+    parameter = next(trainer._learner._network.module.parameters())
+    parameter.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(RetinaFaceError, match=r"100 steps in a row overflow 16 bits.*training\.precision"):
+        trainer.run()
+
+
+def test_the_last_weights_state_only_what_was_measured_on_them(make: Callable[..., Trainer]) -> None:
+    changes = {"schedule.epochs": 4, "validation.every": 2, "validation.patience": 1}
+    seen: dict[int, dict[str, str]] = {}
+    trainer = make(changes=changes, validator=Scripted(0.5, 0.25))
+
+    def see(state: Any) -> None:
+        if state.losses and state.step in {3, 5, 7}:
+            seen[state.step // 2] = dict(load_weights(trainer.output / "last.safetensors").metadata)
+
+    trainer.run(progress=see)
+    assert "validation_ap" not in seen[1]
+    assert (json.loads(seen[2]["validation_ap"]), seen[2]["validation_epoch"]) == ({"ap": 0.5}, "2")
+    assert "validation_ap" not in seen[3]
+    best, last = (load_weights(trainer.output / f"{name}.safetensors").metadata for name in ("best", "last"))
+    assert (json.loads(best["validation_ap"]), best["validation_epoch"]) == ({"ap": 0.5}, "2")
+    assert (json.loads(last["validation_ap"]), last["validation_epoch"]) == ({"ap": 0.25}, "4")
+
+
+def test_killed_between_a_validation_and_its_checkpoint_logs_it_once(make: Callable[..., Trainer]) -> None:
+    trainer = make(changes={"schedule.epochs": 1}, validator=Scripted(0.5))
+    original, saves = trainer._save, []
+
+    def save(log: Any) -> None:
+        saves.append(1)
+        if len(saves) == 2:
+            raise KeyboardInterrupt
+        original(log)
+
+    trainer._save = save  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    make(changes={"schedule.epochs": 1}, validator=Scripted(0.5)).run()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trainer.output / "log"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("validation/ap")] == [2]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_cannot_be_decoded(workers: int, make: Callable[..., Trainer], tmp_path: Path) -> None:
     folder = write_data(tmp_path / "bad", pictures=8)

@@ -7,13 +7,14 @@ that of one large batch. Batch norm alone sees the smaller ones.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from retinaface_fast.errors import WeightsError
+from retinaface_fast.errors import RetinaFaceError, WeightsError
 from retinaface_fast.weights.model_weights import make_weights
 
 from .checkpoint import memory_of, rng_state, set_memory, set_rng_state
@@ -37,6 +38,9 @@ __all__ = ["Learner", "StepOutcome"]
 
 #: What `LossTerms` begins with; its last is "dense", which most runs have not.
 _TERMS = ("loss", "classification", "box", "landmark")
+#: Steps in a row with gradients that overflow 16 bits, after which no scale of the loss is a remedy: it has
+#: come from 2^16 to 2^-84.
+_MOST_SKIPPED = 100
 
 
 class StepOutcome(NamedTuple):
@@ -45,10 +49,16 @@ class StepOutcome(NamedTuple):
     Attributes:
         losses: "loss", the weighted sum, and its terms without weights.
         stop: Whether any process was asked to stop.
+        gradient: Length of the gradient over all parameters, before it is clipped. Where it is no finite
+            number, nothing was updated.
+        scale: What the loss is multiplied by where gradients have 16 bits; None elsewhere. There, a
+            gradient that is not finite is no error: the scale falls.
     """
 
     losses: dict[str, float]
     stop: bool
+    gradient: float
+    scale: float | None = None
 
 
 class Learner:
@@ -75,6 +85,9 @@ class Learner:
         train_mode(network, recipe.optimiser.frozen)
         optimiser = build_optimiser(network, recipe.optimiser)
         self._network, self._optimiser = self._fabric.setup(network, optimiser)
+        #: Steps of the whole run whose gradients overflowed 16 bits.
+        self.skipped = 0
+        self._skipped_in_a_row = 0
         self._loss = MultiTaskLoss(recipe.loss, dense=dense)
         self._terms = _TERMS if dense is None else (*_TERMS, "dense")
         self._mean = torch.tensor(self._config.mean_bgr, device=fabric.device).view(1, 3, 1, 1)
@@ -120,16 +133,48 @@ class Learner:
             values = torch.stack([term.detach() for term in terms[: len(self._terms)]]).tolist()
             sums = [one + other for one, other in zip(sums, values, strict=True)]
         began = time.perf_counter()
-        clip = self._recipe.optimiser.clip_norm
-        if clip is not None:
-            fabric.clip_gradients(self._network, self._optimiser, max_norm=clip, error_if_nonfinite=False)
-        self._optimiser.step()
-        self._optimiser.zero_grad()
-        if self._average is not None:
-            self._average.update(self._network.module)
+        gradient, scale = self._update()
         shares.update += time.perf_counter() - began
         losses = dict(zip(self._terms, self._over_processes(sums), strict=True))
-        return StepOutcome(losses, stop=stops > 0)
+        return StepOutcome(losses, stops > 0, gradient, scale)
+
+    def _update(self) -> tuple[float, float | None]:
+        """Change the weights by their gradients; the length of these, and the scale of the loss."""
+        clip, scaler = self._recipe.optimiser.clip_norm, self._scaler()
+        if clip is None and scaler is not None:
+            gradient = self._gradient() / scaler.get_scale()
+        elif clip is None:
+            gradient = self._gradient()
+        else:
+            gradient = float(
+                self._fabric.clip_gradients(
+                    self._network, self._optimiser, max_norm=clip, error_if_nonfinite=False
+                )
+            )
+        scale: float | None = None
+        skipped = not math.isfinite(gradient)
+        if scaler is not None:
+            before = scaler.get_scale()
+            self._optimiser.step()  # which does nothing, but for a lower scale, where a gradient overflows
+            scale = float(scaler.get_scale())
+            skipped = scale < before
+        elif not skipped:
+            self._optimiser.step()
+        self._optimiser.zero_grad()
+        if self._average is not None and not skipped:
+            self._average.update(self._network.module)
+        self.skipped += skipped
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        if scaler is not None and self._skipped_in_a_row >= _MOST_SKIPPED:
+            raise RetinaFaceError(
+                f"the gradients of {_MOST_SKIPPED} steps in a row overflow 16 bits, at a scale of {scale}: "
+                'lower optimiser.lr, or set training.precision to "bf16-mixed" or "32-true"'
+            )
+        return gradient, scale
+
+    def _gradient(self) -> float:
+        # Without a limit it changes no bit of them.
+        return float(torch.nn.utils.clip_grad_norm_(self._network.parameters(), math.inf))
 
     def _to_device(self, batch: Batch) -> tuple[torch.Tensor, BatchTargets]:
         device = self._fabric.device
@@ -166,19 +211,27 @@ class Learner:
         return make_weights(tensors, self._config, metadata=metadata, source=source, sha256="")
 
     def state(self) -> tuple[dict[str, Mapping[str, torch.Tensor]], dict[str, Any]]:
-        """All that a checkpoint needs: tensors by part and name, and what JSON takes."""
+        """All that a checkpoint needs: tensors by part and name, and what JSON takes.
+
+        Raises:
+            RetinaFaceError: A number of it is not finite: who goes on from it cannot learn.
+        """
         tensors: dict[str, Mapping[str, torch.Tensor]] = {
             "network": self._network.module.state_dict(),
             "optimiser": memory_of(self._optimiser),
             "rng": rng_state(self._fabric.device),
         }
-        values: dict[str, Any] = {"scaler": None, "average_updates": None}
+        values: dict[str, Any] = {"scaler": None, "average_updates": None, "skipped": self.skipped}
         if self._average is not None:
             average = self._average.state_dict()
             tensors["average"], values["average_updates"] = average["module"], average["updates"]
         scaler = self._scaler()
         if scaler is not None:
             values["scaler"] = scaler.state_dict()
+        for part, named in tensors.items():
+            for name, tensor in named.items():
+                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                    raise RetinaFaceError(f"{part}: {name} is no longer finite")
         return tensors, values
 
     def load_state(
@@ -200,6 +253,7 @@ class Learner:
             scaler = self._scaler()
             if scaler is not None and values["scaler"] is not None:
                 scaler.load_state_dict(values["scaler"])
+            self.skipped = int(values.get("skipped", 0))
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise WeightsError(f"the checkpoint does not fit this run: {error}") from error
 

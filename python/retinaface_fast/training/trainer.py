@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from .losses import DenseTerm
     from .recipe import Recipe
     from .records import Record
-    from .validation import Validator
+    from .validation import ValidationResult, Validator
 
 __all__ = ["Trainer"]
 
@@ -253,7 +253,7 @@ class Trainer:
         Raises:
             DatasetError: A picture cannot be decoded and `on_fault` is "fail", the folder cannot be written,
                 or another process trains there since the first call.
-            RetinaFaceError: The loss is no longer a finite number.
+            RetinaFaceError: The loss, its gradient or a weight is no longer a finite number.
         """
         tell = progress if progress is not None and self.is_first_process else None
         stopped = False
@@ -320,11 +320,14 @@ class Trainer:
                 sheet = picture_of_batch(micro_batches[0], anchors=anchors, config=self._config)
                 log.picture("train/batch", sheet, step=0)
             factor = lr_factor(self.recipe.schedule, step=self._step, steps_per_epoch=steps_per_epoch)
-            terms, stop = self._learner.step(
+            outcome = self._learner.step(
                 micro_batches, lr_factor=factor, stop=self._stop.is_set(), shares=self._shares
             )
+            terms = outcome.losses
             if not np.isfinite(terms["loss"]):
-                raise RetinaFaceError(self._no_loss(terms["loss"]))
+                raise RetinaFaceError(self._diverged(f"the loss is {terms['loss']}"))
+            if outcome.scale is None and not np.isfinite(outcome.gradient):
+                raise RetinaFaceError(self._diverged(f"the gradient is {outcome.gradient}"))
             lr = self.recipe.optimiser.lr * factor
             self._step += 1
             now = time.perf_counter()
@@ -333,9 +336,12 @@ class Trainer:
             ends = self._step % steps_per_epoch == 0
             if log is not None:
                 log.train_step(terms, lr=lr, epoch=epoch, step=self._step, last=ends)
+                if outcome.scale is not None:
+                    scaled = {"train/scale": outcome.scale, "train/skipped_steps": self._learner.skipped}
+                    log.scalars(scaled, step=self._step)
             if tell is not None:
                 tell(self._progress(epoch, terms, lr))
-            if stop:
+            if outcome.stop:
                 return True
             if now - saved > self._checkpoint_seconds and not ends:
                 self._save(log)
@@ -368,15 +374,20 @@ class Trainer:
         self, epoch: int, *, log: RunLog | None, tell: Callable[[TrainingProgress], None] | None
     ) -> None:
         """Validate where that is due, and write weights and a checkpoint."""
-        if self._is_due(epoch):
+        due, result = self._is_due(epoch), None
+        if due:
             self._save(log)  # validation takes long, and who interrupts it loses nothing
-            self._validate(epoch, log)
+            result = self._validate(epoch)
             if tell is not None:
                 tell(self._progress(epoch, {}))
         if self.is_first_process:
-            self._write_weights("last", epoch)
+            self._write_weights("last", epoch, measured=due)
         self._epochs_done = epoch + 1
         self._save(log)
+        if log is not None and result is not None and self.validator is not None:
+            # Only now: who is killed before the checkpoint validates again, and would have it there twice.
+            log.validation(result, self.validator.images, step=self._step)
+            log.flush()
 
     # Validation
 
@@ -384,22 +395,20 @@ class Trainer:
         last = epoch + 1 == self.recipe.schedule.epochs
         return self.validator is not None and (last or (epoch + 1) % self.recipe.validation.every == 0)
 
-    def _validate(self, epoch: int, log: RunLog | None) -> None:
+    def _validate(self, epoch: int) -> ValidationResult | None:
         """Measure in the first process, tell the others, and keep the weights if they are the best."""
         outcome: dict[str, float] | None = None
+        result: ValidationResult | None = None
         if self.is_first_process and self.validator is not None:
             result = self.validator(self._weights(epoch), protocol=self.recipe.validation.protocol)
             outcome = dict(result.ap)
             self._tell_faults(result.faults, None)
-            if log is not None:
-                log.validation(result, self.validator.images, step=self._step)
         outcome = self._fabric.broadcast(outcome)
-        if outcome is None:
-            return
-        if self._selection.take(outcome) and self.is_first_process:
-            self._write_weights("best", epoch)
+        if outcome is not None and self._selection.take(outcome) and self.is_first_process:
+            self._write_weights("best", epoch, measured=True)
+        return result
 
-    def _weights(self, epoch: int) -> ModelWeights:
+    def _weights(self, epoch: int, *, measured: bool = False) -> ModelWeights:
         metadata = {
             **self._provenance,
             "trained_by": f"retinaface_fast {retinaface_fast.__version__}",
@@ -408,13 +417,14 @@ class Trainer:
             "epochs": str(epoch + 1),
             "pictures": str(self._record["pictures"]),
         }
-        if self._selection.ap is not None:
+        if measured:  # these very weights, and not those of an earlier epoch
             metadata["validation_ap"] = json.dumps(self._selection.ap)
+            metadata["validation_epoch"] = str(epoch + 1)
         return self._learner.weights(metadata=metadata, source=str(self.output))
 
-    def _write_weights(self, name: str, epoch: int) -> None:
+    def _write_weights(self, name: str, epoch: int, *, measured: bool) -> None:
         try:
-            save_weights(self._weights(epoch), self.output / f"{name}.safetensors")
+            save_weights(self._weights(epoch, measured=measured), self.output / f"{name}.safetensors")
         except OSError as error:
             raise DatasetError(f"cannot write {self.output}: {error.strerror or error}") from None
 
@@ -438,7 +448,10 @@ class Trainer:
             return
         if log is not None:
             log.flush()  # a run that goes on from here does not log again what came before
-        tensors, values = self._learner.state()
+        try:
+            tensors, values = self._learner.state()
+        except RetinaFaceError as error:
+            raise RetinaFaceError(self._diverged(str(error))) from None
         state = {
             **values,
             "step": self._step,
@@ -476,11 +489,11 @@ class Trainer:
     def _checkpoints(self) -> Path:
         return self.output / "checkpoints"
 
-    def _no_loss(self, value: float) -> str:
+    def _diverged(self, what: str) -> str:
         latest = latest_checkpoint(self._checkpoints)
         state = "no checkpoint was written yet" if latest is None else f"the last checkpoint is {latest}"
         return (
-            f"the loss is {value} at step {self._step + 1}: lower optimiser.lr, lengthen "
+            f"{what} at step {self._step + 1}: lower optimiser.lr, lengthen "
             f"schedule.warmup_epochs or set optimiser.clip_norm; {state}"
         )
 
