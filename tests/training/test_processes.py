@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from retinaface_fast.errors import EngineError
 from retinaface_fast.training import Trainer, read_records
+from retinaface_fast.training.processes import join_processes
 from retinaface_fast.weights import load_weights
 
 from .tiny import AS_IS, losses_of, recipe, write_data, write_folded, write_recipe
@@ -71,6 +73,21 @@ def test_two_processes_take_the_steps_of_one(data: Path, folded: Path, tmp_path:
     two = train(2, tmp_path, "two", data, changes=AS_IS, init=str(folded))
     # Sums of float32 in another order.
     np.testing.assert_allclose(curve(two), one, rtol=1e-4)
+
+
+def test_what_cannot_be_is_said_before_anything_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r'training.precision must be "32-true" or "bf16-mixed" on a CPU'):
+        join_processes("cpu", "16-mixed")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "99")
+    with pytest.raises(ValueError, match=r"training\.precision"):
+        join_processes("cpu", "16-mixed")
+    with pytest.raises(EngineError, match=r"device 'cuda:99' was asked for, but"):
+        join_processes("cuda", "32-true")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match="WORLD_SIZE must be a multiple of LOCAL_WORLD_SIZE, 2, got 3"):
+        join_processes("cpu", "32-true")
 
 
 @pytest.mark.slow

@@ -34,7 +34,8 @@ def join_processes(device: str | None, precision: Literal["32-true", "bf16-mixed
         A launched `lightning_fabric.Fabric`.
 
     Raises:
-        ValueError: The device is of another kind, or is one that several processes cannot have.
+        ValueError: The device is of another kind, or is one that several processes cannot have; the
+            precision is not one of the device; or the machines have different numbers of processes.
         EngineError: The device is not there.
         MissingDependencyError: lightning-fabric is not installed.
     """
@@ -48,14 +49,20 @@ def join_processes(device: str | None, precision: Literal["32-true", "bf16-mixed
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if local < 1 or world % local:
+        raise ValueError(f"WORLD_SIZE must be a multiple of LOCAL_WORLD_SIZE, {local}, got {world}")
     if world == 1:
         found = find_device(device)
+        _check_precision(precision, found.type)
         devices: Any = 1 if found.type == "cpu" else [found.index or 0]
         fabric = Fabric(accelerator=found.type, devices=devices, precision=precision)
     else:
         kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if kind not in ("cpu", "cuda"):
             raise ValueError(f'device must be "cpu" or "cuda" with several processes, got {device!r}')
+        # Each has its own, and says itself which one is not there.
+        find_device(kind if kind == "cpu" else f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        _check_precision(precision, kind)
         fabric = Fabric(
             accelerator=kind,
             devices=local,
@@ -65,3 +72,8 @@ def join_processes(device: str | None, precision: Literal["32-true", "bf16-mixed
         )
     fabric.launch()
     return fabric
+
+
+def _check_precision(precision: str, kind: str) -> None:
+    if precision == "16-mixed" and kind == "cpu":  # Fabric would take bf16-mixed, and warn
+        raise ValueError('training.precision must be "32-true" or "bf16-mixed" on a CPU, got "16-mixed"')
