@@ -109,7 +109,10 @@ def program(folder: Path, changed: str = "", to: str = "") -> subprocess.Complet
     found = re.search(r"<!-- python -->\n\n```python\n(.*?)```\n", PAGE.read_text("utf-8"), re.DOTALL)
     assert found is not None
     text = found.group(1)
-    less = '"schedule.epochs": 1, "training.batch_size": 4, "augmentation.side": 64, "validation.every": 1'
+    less = (
+        '"schedule.epochs": 1, "schedule.warmup_epochs": 0, "training.batch_size": 4, '
+        '"augmentation.side": 64, "validation.every": 1'
+    )
     for one, other in (('"schedule.epochs": 20', less), (changed, to)):
         assert one in text
         text = text.replace(one, other) if one else text

@@ -157,6 +157,8 @@ def test_check_trains_nothing(data: Path, here: Path, capsys: pytest.CaptureFixt
     (data / "images" / "ev" / "a3.jpg").write_bytes(b"no picture")
     assert main(["train", *TINY, "--data", "data", "--check", "-o", "look", "--quiet"]) == 1
     assert capsys.readouterr() == ("", "")
+    [fault] = (here / "look" / "faults.txt").read_text(encoding="utf-8").splitlines()
+    assert "a3.jpg" in fault
 
 
 @pytest.fixture

@@ -405,7 +405,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
         out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     assert "goes on from step 90 of 90" in err
-    assert "done: 90 of 90 steps" in out
+    assert "nothing is left to do: 90 of 90 steps" in out
 
 
 def test_a_folder_of_another_number_of_processes(

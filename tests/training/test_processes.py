@@ -71,8 +71,10 @@ def test_two_processes_take_the_steps_of_one(data: Path, folded: Path, tmp_path:
     assert len(one) == STEPS
     assert one[-1] < still[-1] - 0.5, "it learns"
     two = train(2, tmp_path, "two", data, changes=AS_IS, init=str(folded))
-    # Sums of float32 in another order.
-    np.testing.assert_allclose(curve(two), one, rtol=1e-4)
+    # Sums of float32 in another order; once another anchor of nearly the same loss is a hard negative, the
+    # curves part by more than rounding.
+    np.testing.assert_allclose(curve(two)[:4], one[:4], rtol=1e-5)
+    np.testing.assert_allclose(curve(two), one, rtol=5e-3)
 
 
 def test_what_cannot_be_is_said_before_anything_begins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -599,9 +599,9 @@ def test_another_recipe_or_other_data_in_the_same_folder(
     make().run()
     with pytest.raises(DatasetError, match=r"holds a run with other recipe.optimiser.lr: name another"):
         make(changes={"optimiser.lr": 0.5})
-    with pytest.raises(DatasetError, match=r"with other data_digest: "):
+    with pytest.raises(DatasetError, match=r"with other data: "):
         make(records=records[::-1])
-    with pytest.raises(DatasetError, match=r"with other data_digest, faces, pictures: "):
+    with pytest.raises(DatasetError, match=r"with other data, faces, pictures: "):
         make(records=records[:5])
     with pytest.raises(DatasetError, match=r"with other recipe.schedule.epochs: "):
         make(changes={"schedule.epochs": 3})

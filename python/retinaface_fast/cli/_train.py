@@ -16,7 +16,7 @@ from retinaface_fast.errors import DatasetError, MissingDependencyError
 
 from . import _console
 from . import _train_report as report
-from ._outputs import ResultsError, naming, write_picture
+from ._outputs import ResultsError, naming, write_file, write_picture
 from ._report import plural
 from ._train_landmarks import KeptLandmarks
 
@@ -144,6 +144,8 @@ def check(plan: Plan, *, recipe: Recipe | None = None, quiet: bool) -> int:
         )
     target = plan.output / "check.png"
     write_picture(target, found.sheet)
+    if found.faults:
+        write_file(plan.output / "faults.txt", ("\n".join(found.faults) + "\n").encode())
     if quiet:
         return 1 if found.faults else 0
     lines = report_lines(found)

@@ -195,10 +195,14 @@ def counter(progress: Progress, what: str, total: int) -> Callable[[int, int], N
 
 
 def teller(progress: Progress, trainer: Trainer, *, quiet: bool) -> Callable[[TrainingProgress], None]:
-    """Show progress: a bar on a terminal, a line for each epoch elsewhere, and each validation."""
+    """Show progress: a bar on a terminal, a line for each epoch elsewhere, and each validation.
+
+    The loss is the mean of the steps of the epoch so far.
+    """
     task = progress.add_task("training", total=trainer.steps, completed=trainer.step, state="")
     started = time.monotonic()
     console = progress.console
+    losses: list[float] = []  # of the steps of an epoch
 
     def tell(state: TrainingProgress) -> None:
         if quiet:
@@ -212,11 +216,14 @@ def teller(progress: Progress, trainer: Trainer, *, quiet: bool) -> Callable[[Tr
             figures = ", ".join(f"{name} {100 * ap:.2f}".strip() for name, ap in named.items())
             _console.line(console, f"{epoch}: AP {figures} %, {seconds}")
             return
-        loss = f"loss {state.losses['loss']:.3f}"
+        losses.append(state.losses["loss"])
+        loss = f"loss {sum(losses) / len(losses):.3f}"
         best = f" best {100 * state.best:.2f}" if state.best is not None else ""
         progress.update(task, completed=state.step, description=epoch, state=f"{loss} {rate}{best}")
-        if not console.is_terminal and state.step % (state.steps // state.epochs) == 0:
-            _console.line(console, f"{epoch}: {loss}, {rate}, {seconds}")
+        if state.step % (state.steps // state.epochs) == 0:
+            losses.clear()
+            if not console.is_terminal:
+                _console.line(console, f"{epoch}: {loss}, {rate}, {seconds}")
 
     return tell
 

@@ -133,24 +133,25 @@ if sys.platform == "win32":
         return contextlib.nullcontext()  # there is no mask to inherit; `_calm_worker` ignores Ctrl-C
 
 else:
-    from multiprocessing import context, popen_forkserver, resource_tracker
+    from multiprocessing import context, popen_spawn_posix, resource_tracker
 
-    class _Popen(popen_forkserver.Popen):
+    class _Popen(popen_spawn_posix.Popen):
         def terminate(self) -> None:
             # What `_shielded` keeps from a worker is what multiprocessing would end it with at exit, and then
             # wait for it.
             self.kill()
 
-    class _Process(context.ForkServerProcess):
+    class _Process(context.SpawnProcess):
         @staticmethod
         def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name is multiprocessing's
             return _Popen(process_obj)
 
-    class _Context(context.ForkServerContext):
+    class _Context(context.SpawnContext):
         Process = _Process
 
     def _context() -> Any:
-        # A forked child of a process with threads may find a lock held for ever.
+        # A forked child of a process with threads may find a lock held for ever, and the children of a fork
+        # server do not notice that the training process was killed.
         return _Context()
 
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from datetime import timedelta
@@ -71,9 +72,17 @@ def join_processes(device: str | None, precision: Literal["32-true", "bf16-mixed
             precision=precision,
         )
     fabric.launch()
+    if world > 1:
+        # A process that ends while its threads still talk to the others may be aborted.
+        atexit.register(_leave)
     return fabric
 
 
 def _check_precision(precision: str, kind: str) -> None:
     if precision == "16-mixed" and kind == "cpu":  # Fabric would take bf16-mixed, and warn
         raise ValueError('training.precision must be "32-true" or "bf16-mixed" on a CPU, got "16-mixed"')
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -374,7 +374,7 @@ def load_recipe(source: str | os.PathLike[str], overrides: Mapping[str, Any] | N
             f"source: expected one of {', '.join(recipe_names())} or the path of a .toml file, got {source!r}"
         )
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -118,8 +118,7 @@ class Trainer:
         arguments: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Any] | None = None,
     ) -> None:
-        # Set while a process imports the program that started it. The server that makes the others does so,
-        # too, and has no parent as `multiprocessing` sees it.
+        # Set while a process imports the program that started it.
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise RetinaFaceError(
                 "a process that loads pictures imports the program that it belongs to, and is to train, too: "
@@ -178,7 +177,7 @@ class Trainer:
             "batch_norm": "folded" if folded else "trained",
             "pictures": len(records),
             "faces": int(sum(len(record.boxes) for record in records)),
-            "data_digest": data_digest(records),
+            "data": data_digest(records),
             "validation_digest": validator_digest(validator),
             **(conditions or {}),
             "arguments": dict(arguments or {}),
