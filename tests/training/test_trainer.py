@@ -158,16 +158,16 @@ def test_it_learns_real_pictures_by_heart(wider_dir: Path, tmp_path: Path) -> No
     changes = {
         "augmentation.side": 320,
         "training.batch_size": 4,
-        "schedule.epochs": 70,
+        "schedule.epochs": 120,
         "schedule.warmup_epochs": 2,
-        "validation.every": 35,
+        "validation.every": 120,
         "optimiser.lr": 3e-3,
     }
     validator = records_validator(squares, device="cpu")
     result = Trainer(
         recipe(tmp_path, changes), squares, tmp_path / "run", validator=validator, workers=0, device="cpu"
     ).run()
-    # Measured: 0.961 after half of the epochs, 0.952 after all of them.
+    # Measured: 0.974.
     assert result.progress.best is not None
     assert result.progress.best > 0.95
 
