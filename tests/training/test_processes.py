@@ -25,6 +25,8 @@ if not torch.distributed.is_available() or sys.platform == "win32":
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 8
+#: Without batch norm, and with all background: rounding may exchange two hard negatives of nearly one loss.
+EXACT = AS_IS | {"loss.negatives_per_positive": 1e6}
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +65,16 @@ def curve(found: dict[str, Any], term: str = "loss") -> list[float]:
 
 def test_two_processes_take_the_steps_of_one(data: Path, folded: Path, tmp_path: Path) -> None:
     def alone(name: str, lr: float) -> list[float]:
-        changed = recipe(tmp_path, AS_IS | {"optimiser.lr": lr})
+        changed = recipe(tmp_path, EXACT | {"optimiser.lr": lr})
         records = read_records(data).records
         return losses_of(Trainer(changed, records, tmp_path / name, init=folded, workers=0, device="cpu"))[1]
 
     one, still = alone("one", AS_IS["optimiser.lr"]), alone("still", 1e-12)
     assert len(one) == STEPS
     assert one[-1] < still[-1] - 0.5, "it learns"
-    two = train(2, tmp_path, "two", data, changes=AS_IS, init=str(folded))
-    # Sums of float32 in another order; once another anchor of nearly the same loss is a hard negative, the
-    # curves part by more than rounding.
-    np.testing.assert_allclose(curve(two)[:4], one[:4], rtol=1e-5)
-    np.testing.assert_allclose(curve(two), one, rtol=5e-3)
+    two = train(2, tmp_path, "two", data, changes=EXACT, init=str(folded))
+    # Sums of float32 in another order.
+    np.testing.assert_allclose(curve(two), one, rtol=1e-4)
 
 
 def test_what_cannot_be_is_said_before_anything_begins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,12 +94,11 @@ def test_what_cannot_be_is_said_before_anything_begins(monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_two_processes_stop_and_go_on(data: Path, folded: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"changes": AS_IS, "init": str(folded), "checkpoint_seconds": 0.0}
+    options: dict[str, Any] = {"changes": EXACT, "init": str(folded), "checkpoint_seconds": 0.0}
     one = train(1, tmp_path, "one", data, **options)
     two = train(2, tmp_path, "two", data, **options)
-    for term in ("loss", "classification", "box", "landmark"):  # see the first test
-        np.testing.assert_allclose(curve(two, term)[:4], curve(one, term)[:4], rtol=1e-4, err_msg=term)
-        np.testing.assert_allclose(curve(two, term), curve(one, term), rtol=2e-2, err_msg=term)
+    for term in ("loss", "classification", "box", "landmark"):
+        np.testing.assert_allclose(curve(two, term), curve(one, term), rtol=1e-4, err_msg=term)
     stopped = train(2, tmp_path, "stopped", data, **options, stop_after=3)
     assert stopped["stopped"]
     assert len(stopped["losses"]) == 4
