@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "arithmetic.hpp"
 #include "kernels/kernels.hpp"
 
 namespace retinaface {
@@ -27,15 +28,6 @@ constexpr std::size_t kRadixFrom = 64;
 constexpr unsigned kSmallDigitBits = 9;
 constexpr unsigned kLargeDigitBits = 11;
 constexpr std::size_t kLargeDigitsFrom = 4096;
-
-// Ascending keys are descending scores. Zero is added so that -0 and 0 are equal.
-std::uint32_t descending_key(float score) noexcept {
-    const float normal = score + 0.0F;
-    std::uint32_t bits = 0;
-    std::memcpy(&bits, &normal, sizeof bits);
-    const std::uint32_t ascending = (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
-    return ~ascending;
-}
 
 unsigned bit_width(std::uint32_t value) noexcept {
     unsigned width = 0;
@@ -119,12 +111,9 @@ void append(NmsWorkspace::Kept& kept, const float* box, float area) noexcept {
     ++kept.count;
 }
 
-// Whether a kept box has IoU > threshold with `box`.
-bool overlaps(const NmsWorkspace::KeptBox& kept, const float* box, float area, float threshold) noexcept {
-    const float width = std::min(kept.x2, box[2]) - std::max(kept.x1, box[0]);
-    const float height = std::min(kept.y2, box[3]) - std::max(kept.y1, box[1]);
-    const float intersection = std::max(width, 0.0F) * std::max(height, 0.0F);
-    return intersection / ((area + kept.area) - intersection) > threshold;
+bool meets(const NmsWorkspace::KeptBox& kept, const float* box, float area, float threshold) noexcept {
+    const float sides[4] = {kept.x1, kept.y1, kept.x2, kept.y2};
+    return overlaps(box, area, sides, kept.area, threshold);
 }
 
 BoxesSoa view(const NmsWorkspace::Kept& kept) noexcept {
@@ -317,10 +306,10 @@ std::size_t sort_by_score(const float* scores, std::size_t n, std::size_t top_k,
     std::uint32_t lowest = 0xFFFFFFFFU;
     std::uint32_t highest = 0;
     for (std::size_t i = 0; i < n; ++i) {
-        const std::uint32_t key = descending_key(scores[i]);
+        keys[i] = candidate_key(scores[i], static_cast<std::uint32_t>(i));
+        const auto key = static_cast<std::uint32_t>(keys[i] >> 32U);
         lowest = std::min(lowest, key);
         highest = std::max(highest, key);
-        keys[i] = static_cast<std::uint64_t>(key) << 32U | i;
     }
     const unsigned bits = bit_width(highest - lowest);
     const std::size_t left = wanted < n ? drop_far_behind(keys.data(), n, wanted, lowest, bits) : n;
@@ -363,7 +352,7 @@ std::size_t nms_sorted(const float* boxes_xyxy, std::size_t n, double iou_thresh
         // A box without area, or one that is not finite, overlaps nothing: it is kept and never asked again.
         if (area > 0.0F) {
             std::uint32_t& hint = hints[cells[i]];
-            if (kept.count > 0 && overlaps(kept_boxes[hint], box, area, threshold)) continue;
+            if (kept.count > 0 && meets(kept_boxes[hint], box, area, threshold)) continue;
             const std::size_t at = grid ? grid->find_overlap(kept, box, area, kernel)
                                         : kernel.find_overlap(view(kept), kept.count, box, area, threshold);
             hint = static_cast<std::uint32_t>(at);

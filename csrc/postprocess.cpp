@@ -8,6 +8,7 @@
 #include <limits>
 #include <thread>
 
+#include "arithmetic.hpp"
 #include "kernels/kernels.hpp"
 
 namespace retinaface {
@@ -37,58 +38,9 @@ float logit_bound(double threshold) noexcept {
     return round_down_to_float(std::log(lower / (1.0 - lower)));
 }
 
-// Division of numbers below 2^31 by a number known beforehand, as one multiplication (Granlund and Montgomery
-// 1994): with 2^(bits - 1) < divisor <= 2^bits, multiplier = ceil(2^(31 + bits) / divisor) is too large by
-// less than 1, which numerators below 2^31 do not feel, and the product stays below 2^64.
-class Divisor {
-  public:
-    explicit Divisor(std::uint32_t divisor) noexcept {
-        while ((std::uint64_t{1} << (shift_ - 31U)) < divisor) ++shift_;
-        multiplier_ = ((std::uint64_t{1} << shift_) + divisor - 1) / divisor;
-    }
-    [[nodiscard]] std::uint32_t quotient(std::uint32_t numerator) const noexcept {
-        return static_cast<std::uint32_t>(numerator * multiplier_ >> shift_);
-    }
-
-  private:
-    unsigned shift_ = 31;
-    std::uint64_t multiplier_ = 0;
-};
-
-// Where an anchor lies, from its index alone.
-class AnchorLocator {
-  public:
-    AnchorLocator(const AnchorLevel& level, ImageSize feature) noexcept
-        : sizes_(level.sizes.data()),
-          per_cell_(static_cast<std::uint32_t>(level.sizes.size())),
-          width_(static_cast<std::uint32_t>(feature.width)),
-          by_per_cell_(per_cell_),
-          by_width_(width_),
-          stride_(static_cast<float>(level.stride)) {}
-
-    void write(std::uint32_t index, float* anchor_cxcywh) const noexcept {
-        const std::uint32_t cell = by_per_cell_.quotient(index);
-        const std::uint32_t row = by_width_.quotient(cell);
-        const float size = sizes_[index - cell * per_cell_];
-        // Both are below 2^20: a signed conversion is one instruction.
-        anchor_cxcywh[0] =
-            (static_cast<float>(static_cast<std::int32_t>(cell - row * width_)) + 0.5F) * stride_;
-        anchor_cxcywh[1] = (static_cast<float>(static_cast<std::int32_t>(row)) + 0.5F) * stride_;
-        anchor_cxcywh[2] = size;
-        anchor_cxcywh[3] = size;
-    }
-
-  private:
-    const float* sizes_;
-    std::uint32_t per_cell_;
-    std::uint32_t width_;
-    Divisor by_per_cell_;
-    Divisor by_width_;
-    float stride_;
-};
-
 struct LevelRange {
-    AnchorLocator locator;
+    CellGrid grid;
+    const float* sizes;
     std::uint32_t begin;
     std::uint32_t end;
 };
@@ -131,10 +83,8 @@ std::size_t first_not_above(const float* scores, std::size_t n, float bound) noe
     return i;
 }
 
-bool is_finite(const float* box) noexcept {
-    // Infinity and NaN times zero are NaN, and NaN is not equal to itself.
-    const float probe = (box[0] * 0.0F + box[1] * 0.0F) + (box[2] * 0.0F + box[3] * 0.0F);
-    return probe == probe;
+bool is_finite_box(const float* box) noexcept {
+    return is_finite(box[0]) && is_finite(box[1]) && is_finite(box[2]) && is_finite(box[3]);
 }
 
 }  // namespace
@@ -181,8 +131,9 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const float* con
             found += scan(class_scores[k] + 2 * i, block, scan_bound, static_cast<std::uint32_t>(first + i),
                           index + found, value + found);
         }
-        ranges.push_back({AnchorLocator(pyramid.levels()[k], pyramid.feature_size(k, image)),
-                          static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(first + count)});
+        ranges.push_back({CellGrid(pyramid.levels()[k], pyramid.feature_size(k, image)),
+                          pyramid.levels()[k].sizes.data(), static_cast<std::uint32_t>(first),
+                          static_cast<std::uint32_t>(first + count)});
         first += count;
     }
     std::uint32_t* const index = with_room(workspace.candidate_index_, found);
@@ -223,7 +174,7 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const float* con
             for (; count < kDecodeBlock && candidate < found && index[candidate] < range.end; ++candidate) {
                 if (rank[candidate] == kUnranked) continue;
                 const std::uint32_t local = index[candidate] - range.begin;
-                range.locator.write(local, anchors + 4 * count);
+                write_anchor(range.grid, range.sizes, local, anchors + 4 * count);
                 locals[count] = local;
                 places[count++] = rank[candidate];
             }
@@ -236,7 +187,7 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const float* con
     }
     std::size_t finite = all_finite ? ordered : 0;
     for (std::size_t i = finite; i < ordered; ++i) {
-        if (!is_finite(decoded + 4 * i)) continue;
+        if (!is_finite_box(decoded + 4 * i)) continue;
         if (finite != i) {
             std::memcpy(decoded + 4 * finite, decoded + 4 * i, 4 * sizeof(float));
             order[finite] = order[i];
@@ -262,7 +213,8 @@ void postprocess(const AnchorPyramid& pyramid, ImageSize image, const float* con
             levels[i] = level_of(ranges, global);
             std::memcpy(workspace.boxes.data() + 4 * (block + i), decoded + 4 * position, 4 * sizeof(float));
             workspace.scores[block + i] = score[order[position]];
-            ranges[levels[i]].locator.write(global - ranges[levels[i]].begin, anchors + 4 * i);
+            const LevelRange& range = ranges[levels[i]];
+            write_anchor(range.grid, range.sizes, global - range.begin, anchors + 4 * i);
         }
         for (std::size_t level = 0; level < ranges.size(); ++level) {
             float rows[kLandmarkFloats * kDecodeBlock];
