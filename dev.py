@@ -242,7 +242,7 @@ def cpp(venv: Venv, arguments: Sequence[str]) -> None:
 
 
 def cuda(venv: Venv, arguments: Sequence[str]) -> None:
-    """Compile the CUDA kernels where nvcc is, and run them on the CPU in the Python tests (arguments: pytest)."""
+    """Compile the CUDA kernels where nvcc is, and run them on the CPU in tests (arguments go to pytest)."""
     venv.install("test")
     if not all(venv.tool(name).exists() for name in ("cmake", "ninja", "pybind11-config")):
         venv.pip("install", *CPP_TOOLS, "pybind11>=2.13")

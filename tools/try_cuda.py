@@ -30,7 +30,7 @@ spec = importlib.util.spec_from_file_location("retinaface_fast._cuda", sys.argv[
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 count = module.device_count()
-print(f"loads: for {module.architectures()}, {count} devices; device 0: {module.obstacle(0) or 'can be used'}")
+print(f"loads: {module.architectures()}, {count} devices; device 0: {module.obstacle(0) or 'usable'}")
 sys.exit(not (module.architectures() and (count or module.obstacle(0))))
 """
 

@@ -80,25 +80,35 @@ cudaMemPool_t pool_of(int device) {
 class Buffer {
   public:
     Buffer() = default;
-    Buffer(std::size_t bytes, int device, cudaStream_t stream) : stream_(stream) {
+    Buffer(std::size_t bytes, int device, cudaStream_t stream) : device_(device), stream_(stream) {
         check(cudaMallocFromPoolAsync(&memory_, bytes, pool_of(device), stream), "allocate device memory");
     }
-    Buffer(Buffer&& other) noexcept
-        : memory_(std::exchange(other.memory_, nullptr)), stream_(other.stream_) {}
+    Buffer(Buffer&& other) noexcept { swap(other); }
     Buffer& operator=(Buffer&& other) noexcept {
-        std::swap(memory_, other.memory_);
-        std::swap(stream_, other.stream_);
+        swap(other);
         return *this;
     }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
     ~Buffer() {
-        if (memory_ != nullptr) static_cast<void>(cudaFreeAsync(memory_, stream_));
+        if (memory_ == nullptr) return;
+        try {
+            const OnDevice on(device_);  // the default stream is that of the current device
+            static_cast<void>(cudaFreeAsync(memory_, stream_));
+        } catch (const Error&) {  // NOLINT(bugprone-empty-catch): the process ends, and CUDA is gone already
+        }
     }
     [[nodiscard]] char* get() const noexcept { return static_cast<char*>(memory_); }
 
   private:
+    void swap(Buffer& other) noexcept {
+        std::swap(memory_, other.memory_);
+        std::swap(device_, other.device_);
+        std::swap(stream_, other.stream_);
+    }
+
     void* memory_ = nullptr;
+    int device_ = 0;
     cudaStream_t stream_ = nullptr;
 };
 
