@@ -305,7 +305,7 @@ inline void check_claim(const ArgumentName& name, const py::object& object, cons
     }
     // No address of the array may leave the numbers that an address has, so that no product below overflows.
     constexpr std::int64_t kRange = std::numeric_limits<std::int64_t>::max() / 4;
-    if (images > kRange / std::max(std::abs(stride), kItem)) {
+    if (stride < -kRange || images > kRange / std::max(std::abs(stride), kItem)) {
         throw py::value_error(name.words() + ": expected an array that memory can hold, got " + got +
                               " with strides of " + std::to_string(stride) + " bytes");
     }
@@ -336,7 +336,7 @@ inline DeviceArrayView device_array_view(const ArgumentName& name, const py::obj
         const bool host = py::isinstance<py::array>(object) || !device.other.empty();
         const std::string where = device.other.empty() ? "" : " " + device.other;
         raise_type(name.words(), device_array_words(expected), object,
-                   where + (host ? "; retinaface_fast.ops.postprocess takes arrays in host memory" : ""));
+                   where + (host ? "; what lies in host memory is for retinaface_fast.ops.postprocess" : ""));
     }
     const py::object method = optional_attribute(name, object, "__dlpack__");
     if (!method) {

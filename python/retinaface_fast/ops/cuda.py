@@ -53,7 +53,7 @@ class DeviceFaces:
     `cupy.asarray(faces.rows)` are views of them. The memory lives as long as this object or any view of it.
 
     The arrays are complete once the stream has come past the call. DLPack makes the stream of whoever takes
-    them wait for that; `__cuda_array_interface__` says which stream is to be waited for, and `torch.as_tensor`
+    them wait for that; `__cuda_array_interface__` says which stream to wait for, and `torch.as_tensor`
     does not.
 
     The arrays that were given are kept alive for as long. Whoever lets go of everything before the stream has
@@ -143,12 +143,11 @@ def obstacle(device: int = 0) -> str | None:
     """
     if isinstance(device, bool) or not hasattr(device, "__index__"):
         raise TypeError(f"device: expected the number of a CUDA device, got {device!r}")
-    number = index(device)
     extension = _extension()
     if extension is None:
         return _NOT_BUILT
-    if not 0 <= number < extension.device_count():
-        return f"there is no CUDA device {number}: found {extension.device_count()}"
+    # Whatever no int of C++ holds is no device either.
+    number = min(max(index(device), -1), 2**31 - 1)
     return extension.obstacle(number) or None
 
 
