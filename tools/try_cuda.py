@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What can be known of the CUDA kernels on a machine without a GPU: `python3 dev.py cuda`.
 
-Where there is nvcc: kernels, library and extension module are built with warnings as errors, the module is
-loaded, and `inspect_cuda.py` looks into what was compiled. Everywhere but on Windows: the same kernels and
+Where there is nvcc, kernels, library and extension module are built with warnings as errors, the module is
+loaded, and `inspect_cuda.py` looks into what was compiled. In any case the same kernels and
 their host code, compiled for the CPU, run in the tests of the bindings and of the engine. (Their tests in
 C++ are in `dev.py cpp`.)
 
@@ -55,8 +55,8 @@ def module(name: str) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    if os.name == "nt":
-        print("the CUDA kernels are not tried on Windows")
+    if sys.platform != "linux":
+        print("the CUDA kernels are tried on Linux only")
         return 0
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     nvcc = inspect_cuda.find_nvcc()
