@@ -194,20 +194,13 @@ std::shared_ptr<FacesOnDevice> run_postprocess(const std::vector<std::size_t>& s
     return std::make_shared<FacesOnDevice>(std::move(faces), std::move(batch.owners));
 }
 
-// Of the build, "75;80;90" in parts; none where the kernels were compiled for the CPU.
+// Of the build; none where the kernels were compiled for the CPU.
 std::vector<std::string> architectures() {
-    std::vector<std::string> parts;
 #ifdef RETINAFACE_CUDA_ARCHITECTURES
-    std::string part;
-    for (const char c : std::string(RETINAFACE_CUDA_ARCHITECTURES) + ";") {
-        if (c != ';') {
-            part += c;
-        } else if (!part.empty()) {
-            parts.push_back(std::exchange(part, {}));
-        }
-    }
+    return {RETINAFACE_CUDA_ARCHITECTURES};  // such as "75","80","90"
+#else
+    return {};
 #endif
-    return parts;
 }
 
 }  // namespace
