@@ -74,6 +74,7 @@ struct Batch {
             try {
                 at = cuda::device_of(view.data);
             } catch (const cuda::Error& error) {
+                if (cuda::device_count() == 0) throw;  // then it is not the argument's fault
                 throw py::value_error(name.words() +
                                       ": expected memory of a CUDA device, got an address of "
                                       "which CUDA says: " +
