@@ -21,26 +21,25 @@ namespace retinaface::python {
 class FacesOnDevice {
   public:
     FacesOnDevice(cuda::DeviceFaces faces, std::vector<Owner> owners)
-        : faces_(std::move(faces)), owners_(std::move(owners)) {}
+        : faces_(std::move(faces)), owners_(std::make_unique<std::vector<Owner>>(std::move(owners))) {}
     FacesOnDevice(const FacesOnDevice&) = delete;
     FacesOnDevice& operator=(const FacesOnDevice&) = delete;
     ~FacesOnDevice() {
         faces_ = cuda::DeviceFaces();  // first, for it is given back on a stream that Python may own
         if (Py_IsInitialized() == 0) {
-            // A library that lets go of a capsule after Python's end: there is nobody to give anything back
-            // to.
-            new std::vector<Owner>(std::move(owners_));
+            // A library lets go of a capsule after Python's end: there is nobody to give anything back to.
+            static_cast<void>(owners_.release());  // NOLINT(bugprone-unused-return-value)
             return;
         }
-        const py::gil_scoped_acquire acquire;  // the owner of a capsule may be any thread
-        owners_.clear();
+        const py::gil_scoped_acquire acquire;  // whoever drops a capsule may be any thread
+        owners_.reset();
     }
 
     [[nodiscard]] const cuda::DeviceFaces& faces() const noexcept { return faces_; }
 
   private:
     cuda::DeviceFaces faces_;
-    std::vector<Owner> owners_;
+    std::unique_ptr<std::vector<Owner>> owners_;
 };
 
 // An array of these faces: it lives as long as any view of it, in whatever library.
@@ -146,7 +145,7 @@ inline py::capsule to_dlpack(const DeviceArray& array, const py::object& stream,
     exported->managed.context = exported.get();
     exported->managed.deleter = &delete_exported;
     py::capsule capsule(&exported->managed, dlpack::kFresh, &delete_capsule);
-    static_cast<void>(exported.release());  // the capsule's now
+    static_cast<void>(exported.release());  // NOLINT(bugprone-unused-return-value): the capsule's now
     return capsule;
 }
 

@@ -10,6 +10,7 @@ import pytest
 
 import retinaface_fast
 from retinaface_fast import TTA, Detections, Face, FaceDetector
+from retinaface_fast.ops.cuda import DeviceFaces
 
 PUBLIC = {
     "retinaface_fast": [
@@ -227,6 +228,7 @@ MEMBERS = {
         "to_json",
         "to_supervision",
     ],
+    DeviceFaces: ["batch_size", "capacity", "device", "offsets", "rows", "stream", "to_host"],
     FaceDetector: [
         "close_ups",
         "detect",

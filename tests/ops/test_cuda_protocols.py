@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -288,6 +290,26 @@ def test_a_capsule_may_be_dropped_on_any_thread(rng: np.random.Generator) -> Non
         pool.submit(capsules.clear).result()
     assert let_go(watched) == [True]
     assert live_allocations() == before
+
+
+def test_what_is_held_when_python_ends() -> None:
+    code = """
+import builtins, sys
+import numpy as np
+from tests.ops.device_arrays import MODULE, WithDlpack, WithInterface, cuda_on_cpu, through_dlpack
+sys.modules[MODULE] = cuda_on_cpu()
+from retinaface_fast.ops import cuda
+for convert in (WithInterface, WithDlpack):
+    arrays = [convert(np.zeros((1, 42, columns), np.float32)) for columns in (2, 4, 10)]
+    faces = cuda.postprocess(*arrays, (32, 32), score_threshold=0.4)
+    held = [faces, faces.rows, faces.rows.__dlpack__(), through_dlpack(faces.rows.__dlpack__())]
+    setattr(builtins, convert.__name__, held)
+print(len(faces.to_host()[0].scores))
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 0
 
 
 def test_a_stream_that_is_an_object_is_kept(rng: np.random.Generator) -> None:
