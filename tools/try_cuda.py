@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What can be known of the CUDA kernels on a machine without a GPU: `python3 dev.py cuda`.
 
-Where there is nvcc: kernels, library and extension module are built with warnings as errors, the module is
-loaded, and `inspect_cuda.py` looks into what was compiled. Everywhere but on Windows: the same kernels and
-their host code, compiled for the CPU, run in the tests of the bindings and of the engine. (Their tests in
-C++ are in `dev.py cpp`.)
+Where there is nvcc, kernels, library and extension module are built with warnings as errors, the module is
+loaded, and `inspect_cuda.py` looks into what was compiled. In any case the same kernels and what launches
+them, compiled for the CPU, run in the tests of the bindings and of the engine. (Their tests in C++ are in
+`dev.py cpp`.)
 
 Needs CMake, Ninja and pybind11 in the environment of the Python that runs it; arguments go to pytest.
 """
@@ -21,7 +21,7 @@ import inspect_cuda  # beside this file
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "cuda"
-TESTS = ("tests/ops/test_cuda.py", "tests/engines/test_torch_postprocess.py")
+TESTS = (*sorted((ROOT / "tests" / "ops").glob("test_cuda*.py")), "tests/engines/test_torch_postprocess.py")
 
 #: Loads the module as the package would, and asks it what does not need a device.
 LOAD = """
@@ -46,17 +46,16 @@ def run(*command: str | Path, **environment: str) -> None:
     subprocess.run(words, cwd=ROOT, env={**os.environ, **environment}, check=True)
 
 
-def module(name: str) -> Path:
-    """The extension module of that name, built."""
-    run("cmake", "--build", BUILD, "--target", name)
-    # `_cuda.` and not `_cuda_on_cpu.`
-    (found,) = (p for p in (BUILD / "src").iterdir() if p.name.startswith(f"{name}.") and p.suffix == ".so")
+def module(target: str, folder: Path) -> Path:
+    """The extension module of a target, built."""
+    run("cmake", "--build", BUILD, "--target", target)
+    (found,) = folder.glob("_cuda.*")
     return found
 
 
 def main(arguments: list[str]) -> int:
-    if os.name == "nt":
-        print("the CUDA kernels are not tried on Windows")
+    if sys.platform != "linux":
+        print("the CUDA kernels are tried on Linux only")
         return 0
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     nvcc = inspect_cuda.find_nvcc()
@@ -72,12 +71,11 @@ def main(arguments: list[str]) -> int:
             *([f"-DCMAKE_CUDA_COMPILER={nvcc}"] if nvcc else []),
         )
         if nvcc:
-            run(sys.executable, "-c", LOAD, module("_cuda"))
+            run(sys.executable, "-c", LOAD, module("_cuda", BUILD / "src"))
             run(sys.executable, ROOT / "tools" / "inspect_cuda.py", "--build", BUILD)
         else:
             print("no nvcc: the kernels are compiled for the CPU only")
-        # Absolute, because the tests may change their folder.
-        on_cpu = str(module("_cuda_on_cpu"))
+        on_cpu = str(module("_cuda_on_cpu", BUILD / "src" / "cuda_on_cpu"))
         run(sys.executable, "-m", "pytest", *TESTS, *arguments, RETINAFACE_FAST_CUDA_ON_CPU=on_cpu)
     except subprocess.CalledProcessError as error:
         return error.returncode if error.returncode > 0 else 1
