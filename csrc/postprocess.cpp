@@ -30,14 +30,6 @@ T* with_room(std::vector<T>& buffer, std::size_t n) {
     return buffer.data();
 }
 
-// A bound on the logit difference such that every anchor with a float32 sigmoid above the threshold lies
-// above it; a few more may, and are dropped after the sigmoid. 5e-7 is more than the error of the sigmoid.
-float logit_bound(double threshold) noexcept {
-    const double lower = threshold * (1.0 - 5e-7);
-    if (!(lower > 0.0)) return -std::numeric_limits<float>::infinity();
-    return round_down_to_float(std::log(lower / (1.0 - lower)));
-}
-
 struct LevelRange {
     CellGrid grid;
     const float* sizes;
@@ -88,6 +80,12 @@ bool is_finite_box(const float* box) noexcept {
 }
 
 }  // namespace
+
+float logit_bound(double score_threshold) noexcept {
+    const double lower = score_threshold * (1.0 - 5e-7);  // more than the error of the sigmoid
+    if (!(lower > 0.0)) return -std::numeric_limits<float>::infinity();
+    return round_down_to_float(std::log(lower / (1.0 - lower)));
+}
 
 std::size_t Workspace::capacity_bytes() const noexcept {
     const std::size_t floats = boxes.capacity() + scores.capacity() + landmarks.capacity() +

@@ -53,6 +53,10 @@ struct PostprocessOptions {
     std::size_t keep_top_k = 750;  // faces that leave it, 0: all
 };
 
+// A bound on the difference of the logits such that every anchor with a float32 sigmoid above the threshold
+// lies above it; a few more may, and are dropped after the sigmoid.
+[[nodiscard]] float logit_bound(double score_threshold) noexcept;
+
 // Faces of one image by score, highest first, and the buffers that their computation needs. The buffers keep
 // their memory from call to call. Not to be shared by two calls at the same time.
 class Workspace {

@@ -1,0 +1,412 @@
+// The kernels of retinaface/cuda.hpp, in the order in which a call launches them.
+//
+// Candidates of an image are found in the order that the threads happen to run in, and leave the sort in the
+// only one that there is: a key holds score and index, and no two are equal. From there on every step has one
+// answer. What is computed of an anchor, a box or a pair is csrc/arithmetic.hpp, as on the host.
+//
+// blockIdx.y, and blockIdx.x where one block or warp does for an image, is the image of the batch.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "arithmetic.hpp"
+#include "retinaface/cuda.hpp"
+
+namespace retinaface::cuda {
+
+constexpr unsigned kWarp = 32;
+constexpr unsigned kWholeWarp = 0xFFFFFFFFU;
+
+// Anchors that a thread looks at: the loads of all of them are on their way at once.
+constexpr unsigned kScanThreads = 256;
+constexpr unsigned kScanPerThread = 4;
+constexpr unsigned kScanBlock = kScanThreads * kScanPerThread;
+
+// Keys that a block sorts in shared memory, 16 KiB. Few images have more candidates.
+constexpr unsigned kSortTile = 2048;
+constexpr unsigned kSortThreads = 512;
+
+constexpr unsigned kDecodeThreads = 128;
+
+// Candidates among which overlaps are looked for at once. Half a MiB of bits for an image; the lanes of a
+// warp have a word of a row each.
+constexpr unsigned kWordBits = 64;
+constexpr unsigned kChunkWords = kWarp;
+constexpr unsigned kChunk = kChunkWords * kWordBits;
+
+// Threads that share the kept boxes out for one candidate.
+constexpr unsigned kCompareShares = 4;
+constexpr unsigned kCompareThreads = kWordBits * kCompareShares;
+
+constexpr unsigned kGatherThreads = 128;
+
+struct Level {
+    DeviceLevel outputs;
+    CellGrid grid;
+    std::uint32_t begin;  // index of its first anchor
+    std::uint32_t end;
+    float sizes[kMaxSizesPerLevel];
+};
+
+// What the kernels of one call share: the task, its buffers, its results.
+struct Problem {
+    Level levels[kMaxLevels];
+    std::uint32_t anchors;  // of an image
+    std::uint32_t batch_size;
+    std::uint32_t order_limit;  // candidates of an image that enter suppression
+    std::uint32_t keep_limit;   // faces that leave it
+    bool probabilities;
+    float scan_bound;
+    float score_bound;
+    float iou_threshold;
+    Variances variances;
+
+    std::uint32_t* found;         // (batch_size)
+    std::uint64_t* keys;          // (batch_size, anchors), `found` of them in use
+    std::uint64_t* ordered_keys;  // (batch_size, order_limit)
+    float4* ordered_boxes;        // the same; xyxy
+    float* ordered_areas;         // the same; 0: overlaps nothing, below 0: the box is not finite
+    std::uint64_t* removed;       // (batch_size, kChunkWords): bits of the candidates of a chunk
+    std::uint64_t* overlap;       // (batch_size, kChunk, kChunkWords): bits of the later ones that each meets
+    std::uint32_t* kept;          // (batch_size, keep_limit): places in the order
+    std::uint32_t* kept_count;    // (batch_size)
+
+    std::int32_t* offsets;  // (batch_size + 1)
+    float* rows;            // (batch_size * keep_limit, kFaceFloats)
+};
+
+__device__ __forceinline__ const Level& level_of(const Problem& problem, std::uint32_t index) {
+    unsigned k = 0;
+    while (index >= problem.levels[k].end) ++k;
+    return problem.levels[k];
+}
+
+__device__ __forceinline__ std::uint32_t ordered_count(const Problem& problem, unsigned image) {
+    const std::uint32_t found = problem.found[image];
+    return found < problem.order_limit ? found : problem.order_limit;
+}
+
+__device__ __forceinline__ void load_box(const float4* boxes, std::size_t at, float* box_xyxy) {
+    const float4 box = boxes[at];
+    box_xyxy[0] = box.x;
+    box_xyxy[1] = box.y;
+    box_xyxy[2] = box.z;
+    box_xyxy[3] = box.w;
+}
+
+// Whether a chunk has nothing to do for an image: all candidates are before it, or enough are kept.
+__device__ __forceinline__ bool chunk_is_idle(const Problem& problem, unsigned image, unsigned chunk) {
+    if (chunk == 0) return false;
+    return chunk * kChunk >= ordered_count(problem, image) || problem.kept_count[image] >= problem.keep_limit;
+}
+
+// Finds the candidates of all levels and images: grid (anchors / kScanBlock, batch_size). A warp asks for the
+// places of all its candidates at once.
+extern "C" __global__ void __launch_bounds__(kScanThreads)
+    retinaface_scan(const __grid_constant__ Problem problem) {
+    const unsigned image = blockIdx.y;
+    const unsigned lane = threadIdx.x % kWarp;
+    std::uint32_t index[kScanPerThread];
+    float value[kScanPerThread];
+    for (unsigned k = 0; k < kScanPerThread; ++k) {
+        index[k] = blockIdx.x * kScanBlock + k * kScanThreads + threadIdx.x;
+        value[k] = problem.scan_bound;  // of no anchor: not above it
+        if (index[k] < problem.anchors) {
+            const Level& level = level_of(problem, index[k]);
+            const float* const pair = level.outputs.class_scores +
+                                      static_cast<std::ptrdiff_t>(image) * level.outputs.class_stride +
+                                      std::size_t{2} * (index[k] - level.begin);
+            value[k] = problem.probabilities ? pair[1] : pair[1] - pair[0];
+        }
+    }
+    unsigned passing[kScanPerThread];
+    unsigned total = 0;
+    for (unsigned k = 0; k < kScanPerThread; ++k) {
+        // The bound of the scan is a little low and saves most of the exponentials.
+        bool passes = value[k] > problem.scan_bound;
+        if (passes && !problem.probabilities) {
+            value[k] = sigmoid(value[k]);
+            passes = value[k] > problem.score_bound;
+        }
+        passing[k] = __ballot_sync(kWholeWarp, passes);
+        total += static_cast<unsigned>(__popc(passing[k]));
+    }
+    if (total == 0) return;  // the whole warp
+    unsigned place = 0;
+    if (lane == 0) place = atomicAdd(problem.found + image, total);
+    place = __shfl_sync(kWholeWarp, place, 0);
+    std::uint64_t* const keys = problem.keys + std::size_t{image} * problem.anchors;
+    for (unsigned k = 0; k < kScanPerThread; ++k) {
+        if ((passing[k] >> lane & 1U) != 0) {
+            const auto before = static_cast<unsigned>(__popc(passing[k] & ((1U << lane) - 1U)));
+            keys[place + before] = candidate_key(value[k], index[k]);
+        }
+        place += static_cast<unsigned>(__popc(passing[k]));
+    }
+}
+
+// Sorts tiles of keys, each by itself (bitonic): grid (anchors / kSortTile, batch_size).
+extern "C" __global__ void __launch_bounds__(kSortThreads)
+    retinaface_sort(const __grid_constant__ Problem problem) {
+    __shared__ std::uint64_t tile[kSortTile];
+    const unsigned image = blockIdx.y;
+    const std::uint32_t first = blockIdx.x * kSortTile;
+    const std::uint32_t found = problem.found[image];
+    if (first >= found) return;
+    std::uint64_t* const keys = problem.keys + std::size_t{image} * problem.anchors + first;
+    const std::uint32_t count = found - first < kSortTile ? found - first : kSortTile;
+    std::uint32_t size = 2;
+    while (size < count) size *= 2;
+    for (std::uint32_t i = threadIdx.x; i < size; i += kSortThreads) {
+        tile[i] = i < count ? keys[i] : ~std::uint64_t{0};
+    }
+    __syncthreads();
+    for (std::uint32_t run = 2; run <= size; run *= 2) {
+        for (std::uint32_t apart = run / 2; apart > 0; apart /= 2) {
+            for (std::uint32_t i = threadIdx.x; i < size / 2; i += kSortThreads) {
+                const std::uint32_t low = 2 * i - (i & (apart - 1));
+                const std::uint32_t high = low + apart;
+                const std::uint64_t a = tile[low];
+                const std::uint64_t b = tile[high];
+                if ((a > b) == ((low & run) == 0)) {
+                    tile[low] = b;
+                    tile[high] = a;
+                }
+            }
+            __syncthreads();
+        }
+    }
+    for (std::uint32_t i = threadIdx.x; i < count; i += kSortThreads) keys[i] = tile[i];
+}
+
+// How many of `count` ascending keys are below one.
+__device__ __forceinline__ std::uint32_t keys_below(const std::uint64_t* keys, std::uint32_t count,
+                                                    std::uint64_t key) {
+    std::uint32_t low = 0;
+    std::uint32_t high = count;
+    while (low < high) {
+        const std::uint32_t middle = (low + high) / 2;
+        if (keys[middle] < key) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+// Decodes the boxes of the first order_limit and puts each in its place: grid (anchors / kDecodeThreads,
+// batch_size). The place is the number of keys that are smaller, in the own tile and the others.
+extern "C" __global__ void __launch_bounds__(kDecodeThreads)
+    retinaface_decode(const __grid_constant__ Problem problem) {
+    const unsigned image = blockIdx.y;
+    const std::uint32_t found = problem.found[image];
+    const std::uint32_t at = blockIdx.x * kDecodeThreads + threadIdx.x;
+    if (at >= found) return;
+    const std::uint64_t* const keys = problem.keys + std::size_t{image} * problem.anchors;
+    const std::uint64_t key = keys[at];
+    const std::uint32_t own = at / kSortTile * kSortTile;
+    std::uint32_t place = at - own;
+    for (std::uint32_t first = 0; first < found && place < problem.order_limit; first += kSortTile) {
+        if (first == own) continue;
+        const std::uint32_t count = found - first < kSortTile ? found - first : kSortTile;
+        place += keys_below(keys + first, count, key);
+    }
+    if (place >= problem.order_limit) return;
+
+    const auto index = static_cast<std::uint32_t>(key);
+    const Level& level = level_of(problem, index);
+    const std::uint32_t local = index - level.begin;
+    float anchor[4];
+    write_anchor(level.grid, level.sizes, local, anchor);
+    const float* const from = level.outputs.box_deltas +
+                              static_cast<std::ptrdiff_t>(image) * level.outputs.box_stride +
+                              std::size_t{4} * local;
+    const float deltas[4] = {from[0], from[1], from[2], from[3]};
+    float box[4];
+    const bool finite = decode_box(deltas, anchor, problem.variances, box);
+    const std::size_t to = std::size_t{image} * problem.order_limit + place;
+    problem.ordered_keys[to] = key;
+    problem.ordered_boxes[to] = make_float4(box[0], box[1], box[2], box[3]);
+    problem.ordered_areas[to] = finite ? box_area(box) : -1.0F;
+}
+
+// Which candidates of a later chunk a kept box suppresses: grid (kChunkWords, batch_size). A block has a
+// word.
+extern "C" __global__ void __launch_bounds__(kCompareThreads)
+    retinaface_compare(const __grid_constant__ Problem problem, unsigned chunk) {
+    __shared__ unsigned halves[kCompareThreads / kWarp];
+    const unsigned image = blockIdx.y;
+    if (chunk_is_idle(problem, image, chunk)) return;
+    const std::size_t base = std::size_t{image} * problem.order_limit;
+    const std::uint32_t place = chunk * kChunk + blockIdx.x * kWordBits + threadIdx.x % kWordBits;
+    bool suppressed = false;
+    if (place < ordered_count(problem, image)) {
+        float box[4];
+        load_box(problem.ordered_boxes, base + place, box);
+        const float area = problem.ordered_areas[base + place];
+        const std::uint32_t* const kept = problem.kept + std::size_t{image} * problem.keep_limit;
+        const std::uint32_t kept_count = area > 0.0F ? problem.kept_count[image] : 0;
+        for (std::uint32_t k = threadIdx.x / kWordBits; k < kept_count && !suppressed; k += kCompareShares) {
+            const std::size_t other = base + kept[k];
+            const float other_area = problem.ordered_areas[other];
+            float other_box[4];
+            load_box(problem.ordered_boxes, other, other_box);
+            suppressed =
+                other_area > 0.0F && overlaps(box, area, other_box, other_area, problem.iou_threshold);
+        }
+    }
+    const unsigned half = __ballot_sync(kWholeWarp, suppressed);
+    if (threadIdx.x % kWarp == 0) halves[threadIdx.x / kWarp] = half;
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    std::uint64_t word = 0;
+    for (unsigned share = 0; share < kCompareShares; ++share) {
+        word |= halves[2 * share] | static_cast<std::uint64_t>(halves[2 * share + 1]) << kWarp;
+    }
+    problem.removed[std::size_t{image} * kChunkWords + blockIdx.x] = word;
+}
+
+// Which of the later candidates of a chunk each one meets: grid (kChunkWords, kChunkWords, batch_size) of
+// words and rows; what is left of the diagonal is never read.
+extern "C" __global__ void __launch_bounds__(kWordBits)
+    retinaface_overlap(const __grid_constant__ Problem problem, unsigned chunk) {
+    __shared__ float boxes[kWordBits][4];
+    __shared__ float areas[kWordBits];
+    const unsigned image = blockIdx.z;
+    if (blockIdx.x < blockIdx.y || chunk_is_idle(problem, image, chunk)) return;
+    const std::uint32_t count = ordered_count(problem, image);
+    const std::size_t base = std::size_t{image} * problem.order_limit;
+    const std::uint32_t first = chunk * kChunk + blockIdx.x * kWordBits;
+    if (first >= count) return;
+    const std::uint32_t columns = count - first < kWordBits ? count - first : kWordBits;
+    if (threadIdx.x < columns) {
+        load_box(problem.ordered_boxes, base + first + threadIdx.x, boxes[threadIdx.x]);
+        areas[threadIdx.x] = problem.ordered_areas[base + first + threadIdx.x];
+    }
+    __syncthreads();
+    const std::uint32_t row = blockIdx.y * kWordBits + threadIdx.x;
+    const std::uint32_t place = chunk * kChunk + row;
+    if (place >= count) return;
+    float box[4];
+    load_box(problem.ordered_boxes, base + place, box);
+    const float area = problem.ordered_areas[base + place];
+    std::uint64_t word = 0;
+    if (area > 0.0F) {
+        const unsigned from = blockIdx.x == blockIdx.y ? threadIdx.x + 1 : 0;
+        for (unsigned column = from; column < columns; ++column) {
+            const bool meets = areas[column] > 0.0F &&
+                               overlaps(boxes[column], areas[column], box, area, problem.iou_threshold);
+            word |= static_cast<std::uint64_t>(meets) << column;
+        }
+    }
+    problem.overlap[(std::size_t{image} * kChunk + row) * kChunkWords + blockIdx.x] = word;
+}
+
+// Goes through the candidates of a chunk in order and keeps those that no kept one has suppressed: grid
+// (batch_size) of one warp. A lane has a word of those that are suppressed.
+extern "C" __global__ void __launch_bounds__(kWarp)
+    retinaface_reduce(const __grid_constant__ Problem problem, unsigned chunk) {
+    const unsigned image = blockIdx.x;
+    const unsigned lane = threadIdx.x;
+    if (chunk_is_idle(problem, image, chunk)) return;
+    const std::uint32_t first = chunk * kChunk;
+    const std::uint32_t left = ordered_count(problem, image) - first;
+    const std::uint32_t count = left < kChunk ? left : kChunk;
+    const unsigned words = (count + kWordBits - 1) / kWordBits;
+    const float* const areas = problem.ordered_areas + std::size_t{image} * problem.order_limit + first;
+    const std::uint64_t* const overlap = problem.overlap + std::size_t{image} * kChunk * kChunkWords;
+    std::uint32_t* const kept = problem.kept + std::size_t{image} * problem.keep_limit;
+    std::uint32_t kept_count = chunk == 0 ? 0 : problem.kept_count[image];
+    std::uint64_t removed = 0;
+    if (chunk != 0 && lane < words) removed = problem.removed[std::size_t{image} * kChunkWords + lane];
+    for (unsigned word = 0; word < words && kept_count < problem.keep_limit; ++word) {
+        // The 64 candidates of a word among themselves, two for each lane.
+        const std::uint32_t low = word * kWordBits + lane;
+        const std::uint32_t high = low + kWarp;
+        const std::uint64_t low_meets = low < count ? overlap[std::size_t{low} * kChunkWords + word] : 0;
+        const std::uint64_t high_meets = high < count ? overlap[std::size_t{high} * kChunkWords + word] : 0;
+        const unsigned low_valid = __ballot_sync(kWholeWarp, low < count && areas[low] >= 0.0F);
+        const unsigned high_valid = __ballot_sync(kWholeWarp, high < count && areas[high] >= 0.0F);
+        std::uint64_t open = (low_valid | static_cast<std::uint64_t>(high_valid) << kWarp) &
+                             ~__shfl_sync(kWholeWarp, removed, static_cast<int>(word));
+        std::uint64_t chosen = 0;
+        std::uint32_t room = problem.keep_limit - kept_count;
+        for (; open != 0 && room != 0; --room) {
+            const int best = __ffsll(static_cast<long long>(open)) - 1;
+            const auto from = static_cast<unsigned>(best);
+            chosen |= std::uint64_t{1} << from;
+            const std::uint64_t meets = __shfl_sync(kWholeWarp, from < kWarp ? low_meets : high_meets,
+                                                    best % static_cast<int>(kWarp));
+            open &= ~(meets | std::uint64_t{1} << from);
+        }
+        const auto before = [chosen](unsigned bit) {
+            const std::uint64_t lower = chosen & ((std::uint64_t{1} << bit) - 1);
+            return static_cast<std::uint32_t>(__popcll(lower));
+        };
+        if ((chosen >> lane & 1U) != 0) kept[kept_count + before(lane)] = first + low;
+        if ((chosen >> (lane + kWarp) & 1U) != 0) kept[kept_count + before(lane + kWarp)] = first + high;
+        kept_count += static_cast<std::uint32_t>(__popcll(chosen));
+        if (lane > word && lane < words) {
+            const std::uint64_t* const rows = overlap + std::size_t{word} * kWordBits * kChunkWords + lane;
+            while (chosen != 0) {  // four loads on their way at once
+                std::uint64_t met = 0;
+                for (int k = 0; k < 4; ++k) {
+                    if (chosen != 0) {
+                        const auto bit = static_cast<unsigned>(__ffsll(static_cast<long long>(chosen)) - 1);
+                        met |= rows[std::size_t{bit} * kChunkWords];
+                        chosen &= chosen - 1;
+                    }
+                }
+                removed |= met;
+            }
+        }
+        __syncwarp();
+    }
+    if (lane == 0) problem.kept_count[image] = kept_count;
+}
+
+// Writes the kept faces of all images one after the other: grid (keep_limit / kGatherThreads, batch_size).
+extern "C" __global__ void __launch_bounds__(kGatherThreads)
+    retinaface_gather(const __grid_constant__ Problem problem) {
+    __shared__ unsigned sums[kGatherThreads / kWarp];
+    const unsigned image = blockIdx.y;
+    const std::uint32_t count = problem.kept_count[image];
+    const std::uint32_t at = blockIdx.x * kGatherThreads + threadIdx.x;
+    if (blockIdx.x * kGatherThreads >= count && blockIdx.x != 0) return;  // the whole block
+    unsigned earlier = 0;
+    for (unsigned i = threadIdx.x; i < image; i += kGatherThreads) earlier += problem.kept_count[i];
+    for (unsigned apart = kWarp / 2; apart > 0; apart /= 2) {
+        earlier += __shfl_down_sync(kWholeWarp, earlier, apart);
+    }
+    if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = earlier;
+    __syncthreads();
+    unsigned begin = 0;
+    for (const unsigned sum : sums) begin += sum;
+    if (at == 0) {
+        problem.offsets[image] = static_cast<std::int32_t>(begin);
+        if (image + 1 == problem.batch_size)
+            problem.offsets[image + 1] = static_cast<std::int32_t>(begin + count);
+    }
+    if (at >= count) return;
+    const std::uint32_t place = problem.kept[std::size_t{image} * problem.keep_limit + at];
+    const std::size_t from = std::size_t{image} * problem.order_limit + place;
+    const std::uint64_t key = problem.ordered_keys[from];
+    const auto index = static_cast<std::uint32_t>(key);
+    const Level& level = level_of(problem, index);
+    const std::uint32_t local = index - level.begin;
+    float anchor[4];
+    write_anchor(level.grid, level.sizes, local, anchor);
+    float* const row = problem.rows + (std::size_t{begin} + at) * kFaceFloats;
+    load_box(problem.ordered_boxes, from, row);
+    row[4] = score_of_key(static_cast<std::uint32_t>(key >> 32U));
+    decode_five_landmarks(level.outputs.landmark_deltas +
+                              static_cast<std::ptrdiff_t>(image) * level.outputs.landmark_stride +
+                              kLandmarkFloats * local,
+                          anchor, problem.variances, row + 5);
+}
+
+}  // namespace retinaface::cuda

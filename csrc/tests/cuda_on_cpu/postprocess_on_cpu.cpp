@@ -1,0 +1,2 @@
+// The kernels and their host code, as plain C++.
+#include "cuda/postprocess.cu"
