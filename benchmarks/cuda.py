@@ -6,6 +6,7 @@ Needs torch, and for all of it a build with the kernels (docs/cuda.md), torchvis
 The parts:
 
 - machine: the GPU, its driver, versions, what the build holds;
+- tests: those of the bindings and of the engine, on the device;
 - correctness: kernels and torch path beside `ops.postprocess` on the CPU, bit for bit, on real outputs, on
   small ones with everything that can go wrong, and on more than a million random candidates;
 - sanitizer: memcheck, racecheck, initcheck and synccheck of compute-sanitizer over small cases;
@@ -99,6 +100,23 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
     return facts
 
 
+def tests(options: argparse.Namespace) -> dict[str, Any]:
+    """The project's own tests of all this: where the kernels can be used, they use them."""
+    files = ["tests/ops", "tests/engines/test_torch_postprocess.py"]
+    command = ["-m", "pytest", "-q", *files, "-k", "cuda or torch or postprocess"]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, cwd=cuda_checks.ROOT
+    )
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return {
+        "command": " ".join(["python", *command]),
+        "exit": done.returncode,
+        "right": done.returncode == 0,
+        "summary": lines[-1] if lines else "nothing was said",
+        "lines": lines[-200:] if done.returncode else [],
+    }
+
+
 def correctness(options: argparse.Namespace) -> dict[str, Any]:
     pictures = cuda_cases.read_pictures(options.pictures)
     obstacle = has_kernels(options.device)
@@ -174,10 +192,11 @@ def race(
 
 
 def rates(options: argparse.Namespace) -> dict[str, Any]:
-    return cuda_rates.rates(cuda_cases.read_pictures(options.pictures), options.device, quick=options.quick)
+    pictures = cuda_cases.read_pictures(options.pictures)
+    return cuda_rates.rates(pictures, options.device, quick=options.quick, download=options.download)
 
 
-PARTS = {part.__name__: part for part in (machine, correctness, sanitizer, times, rates)}
+PARTS = {part.__name__: part for part in (machine, tests, correctness, sanitizer, times, rates)}
 
 
 def in_own_process(part: str, arguments: list[str]) -> dict[str, Any]:
@@ -219,6 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small and few: whether it works here")
     parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu to try the script")
     parser.add_argument("--pictures", type=Path, nargs="+", default=[], metavar="FILE_OR_FOLDER")
+    parser.add_argument("--download", action="store_true", help="published weights, where not there")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     for hidden in ("--part", "--answer", "--child"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -239,7 +259,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
     options.out.mkdir(parents=True, exist_ok=True)
-    passed_on = ["--device", options.device, *(["--quick"] if options.quick else [])]
+    passed_on = [
+        "--device",
+        options.device,
+        *(f"--{name}" for name in ("quick", "download") if getattr(options, name)),
+    ]
     if options.pictures:
         passed_on += ["--pictures", *(str(path.resolve()) for path in options.pictures)]
     record: dict[str, Any] = {"quick": options.quick}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.cuda_cases import Case, UInt8Array
     from retinaface_fast import ops
 
+ROOT = Path(__file__).resolve().parents[1]
 ALL = 2**31 - 1
 
 #: A face of torchvision's is ours if its box is this close in pixels and its score this close; of so many

@@ -114,7 +114,8 @@ def _rates(found: dict[str, Any]) -> str:
             )
             continue
         rate, beside = row["rate"], row.get("beside_float32")
-        note = f"{row['faces']} faces" + (
+        made_by = f", post-processing: {row['postprocessing']}" if "postprocessing" in row else ""
+        note = f"{row['faces']} faces{made_by}" + (
             f"; beside float32 {beside['without_partner']} alone, scores within {beside['score']:.1e}, "
             f"boxes within {beside['pixels']:.2f} pixels"
             if beside
@@ -125,8 +126,13 @@ def _rates(found: dict[str, Any]) -> str:
     return table(["model", "engine", "size", "pictures in a call", "pictures per second", ""], rows)
 
 
+def _tests(found: dict[str, Any]) -> str:
+    return f"`{found['command']}`: exit code {found['exit']}, {found['summary']}."
+
+
 SECTIONS = {
     "machine": ("Machine", _machine),
+    "tests": ("Tests of the bindings and of the engine", _tests),
     "correctness": ("Answers", _correctness),
     "sanitizer": ("compute-sanitizer", _sanitizer),
     "times": ("Time of the post-processing", _times),
