@@ -27,10 +27,21 @@ from retinaface_fast.engines.torch_postprocess import (  # noqa: E402
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from retinaface_fast.weights import ModelWeights
 
 FloatArray = npt.NDArray[np.float32]
 SIZES_HW = [(1, 1), (31, 33), (217, 333), (640, 640)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small operations on several threads wait for each other where the machine is busy otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def as_tensors(raw: RawOutputs, size_hw: tuple[int, int], grid: Grid) -> list[list[Any]]:
