@@ -231,14 +231,6 @@ def test_info_says_what_makes_the_faces_on_a_gpu(
     assert f"post-processing by {words}" in " ".join(capsys.readouterr().out.split())
 
 
-def test_info_imports_no_torch() -> None:
-    code = (
-        "import sys; from retinaface_fast.cli import info; info.collect(); assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("False\n", "")
-
-
 @pytest.mark.parametrize(
     ("precision", "code", "message"),
     [("half", 2, "precision: expected 'float32' or 'float16', got 'half'"), ("float16", 1, "'float16'")],

@@ -27,10 +27,21 @@ from retinaface_fast.engines.torch_postprocess import (  # noqa: E402
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from retinaface_fast.weights import ModelWeights
 
 FloatArray = npt.NDArray[np.float32]
 SIZES_HW = [(1, 1), (31, 33), (217, 333), (640, 640)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small operations on several threads wait for each other where the machine is busy otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def as_tensors(raw: RawOutputs, size_hw: tuple[int, int], grid: Grid) -> list[list[Any]]:
@@ -265,14 +276,14 @@ class PeakMemory(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignor
 
 
 def test_the_memory_of_many_boxes_is_bounded() -> None:
-    boxes = BOX_KINDS["sparse"](np.random.default_rng(0), 10_000)
+    boxes = BOX_KINDS["sparse"](np.random.default_rng(0), 6_000)
     scores = np.arange(len(boxes), 0, -1).astype(np.float32)
     with PeakMemory() as memory:
-        kept = greedy_choice(torch.from_numpy(boxes), 0.5, block=512, pairs=512 * 512)
+        kept = greedy_choice(torch.from_numpy(boxes), 0.5, block=256, pairs=256 * 256)
     assert_same_bits(np.flatnonzero(kept.numpy()), ops.nms(boxes, scores, iou_threshold=0.5))
-    assert kept.sum() > 8_000
-    assert memory.largest == 4 * 512 * 512, (
-        "a float32 for each pair, and not for each of 10,000 boxes and a block"
+    assert kept.sum() > 5_000
+    assert memory.largest == 4 * 256 * 256, (
+        "a float32 for each pair, and not for each of 6,000 boxes and a block"
     )
 
 

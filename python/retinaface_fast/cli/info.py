@@ -109,7 +109,7 @@ def info(*, as_json: Annotated[bool, typer.Option("--json", help="Everything, as
         "SIMD level": f"{facts['simd_level']} (of {', '.join(facts['simd_levels'])})",
         "threads": f"{facts['threads']} for one picture",
         "engines": ", ".join(f"{name} {version or 'not installed'}" for name, version in engines.items()),
-        "on a CUDA device": f"post-processing by {_in_words(postprocessing)}",
+        "CUDA": f"post-processing by {_in_words(postprocessing)}",
         "libraries": ", ".join(f"{name} {version}" for name, version in libraries.items() if version),
         "cache": str(facts["cache_dir"]) + (" (offline)" if facts["offline"] else ""),
     }

@@ -7,7 +7,7 @@ import torch
 __all__ = ["greedy_choice"]
 
 #: Boxes that are decided at a time, and pairs that are looked at at a time. What is computed of a pair takes
-#: 24 bytes or so, which makes some 100 MB, however many boxes there are.
+#: some 35 bytes at its peak: 150 MB were measured, for 20,000 boxes as for 60,000.
 _BLOCK, _PAIRS = 1024, 1 << 22
 
 #: Rounds between two looks at whether anything still changes: a look waits for the device, a round does not.
