@@ -68,10 +68,10 @@ Fiber* left = nullptr;      // who was switched from
 unsigned count = 0;         // threads of a block
 unsigned alive = 0;
 unsigned at_barrier = 0;
-unsigned barriers = 0;                            // that the block has passed
-std::uint64_t ready[kMaxThreads / kWordBits];     // bits of the threads that can go on
-unsigned alive_lanes[kMaxThreads / 32];           // bits of each warp
-char barrier_order[2], block_order, fence_order;  // addresses, see Thread::order
+unsigned barriers = 0;                                       // that the block has passed
+std::uint64_t ready[kMaxThreads / kWordBits];                // bits of the threads that can go on
+unsigned alive_lanes[kMaxThreads / 32];                      // bits of each warp
+char barrier_order[2], block_begin, block_end, fence_order;  // addresses, see Thread::order
 void (*kernel_body)(const void*) = nullptr;
 const void* kernel_call = nullptr;
 std::uint64_t order = kInOrder;
@@ -223,7 +223,7 @@ void complete(unsigned first, unsigned lane) {
 
 // The lanes that wait may have waited for one that has returned.
 void end_of_thread(unsigned i) {
-    race_release(&block_order);
+    race_release(&block_end);
     const unsigned first = i / 32 * 32;
     threads[i].state = State::done;
     --alive;
@@ -238,6 +238,7 @@ void end_of_thread(unsigned i) {
 void run_fiber() {
     arrived(current->fiber);
     while (true) {
+        race_acquire(&block_begin);
         kernel_body(kernel_call);
         end_of_thread(static_cast<unsigned>(current - threads));
     }
@@ -253,6 +254,9 @@ void make_fiber(Fiber& fiber) {
     fiber.stack = stack;
     fiber.stack_bytes = kStackBytes;
     prepare(fiber.context, stack, kStackBytes, run_fiber);
+#ifdef RETINAFACE_RACE_CHECK
+    fiber.race_context = __tsan_create_fiber(0);
+#endif
 }
 
 void run_block() {
@@ -265,23 +269,17 @@ void run_block() {
         set_ready(i);
         if (i % 32 == 0) alive_lanes[i / 32] = 0;
         alive_lanes[i / 32] |= 1U << (i % 32);
-#ifdef RETINAFACE_RACE_CHECK
-        // A new one knows what the host knows, that is all that was before this block.
-        thread.fiber.race_context = __tsan_create_fiber(0);
-#endif
     }
 #ifdef RETINAFACE_RACE_CHECK
     host.race_context = __tsan_get_current_fiber();
 #endif
+    race_release(&block_begin);
     const unsigned first = choose();
     ready[first / kWordBits] &= ~(std::uint64_t{1} << (first % kWordBits));
     current = &threads[first];
     threadIdx = current->index;
     switch_to(host, current->fiber);
-    race_acquire(&block_order);
-#ifdef RETINAFACE_RACE_CHECK
-    for (unsigned i = 0; i < count; ++i) __tsan_destroy_fiber(threads[i].fiber.race_context);
-#endif
+    race_acquire(&block_end);
 }
 
 }  // namespace
