@@ -485,6 +485,7 @@ void failures() {
         }
         CHECK(failed > 0 && failed < 32);
     }
+    cuda_on_cpu::clear_faults();
     cuda_on_cpu::fail_next("cudaGetDevice", cudaErrorInsufficientDriver);
     CHECK(throws<cuda::Error>([&]() { static_cast<void>(enqueue(batch, {})); }));
     {

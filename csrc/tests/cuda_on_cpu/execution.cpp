@@ -194,6 +194,10 @@ void give_way() {
     }
 }
 
+bool same_collective(const Thread& a, const Thread& b) {
+    return a.collective == b.collective || std::strcmp(a.collective, b.collective) == 0;
+}
+
 // Lets the lanes of a collective go on if all are there.
 void complete(unsigned first, unsigned lane) {
     Thread& self = threads[first + lane];
@@ -204,7 +208,7 @@ void complete(unsigned first, unsigned lane) {
         const Thread& other = threads[first + i];
         if (other.state != State::in_collective) {
             all = false;
-        } else if (other.mask != self.mask || std::strcmp(other.collective, self.collective) != 0) {
+        } else if (other.mask != self.mask || !same_collective(other, self)) {
             if ((other.mask >> lane & 1U) != 0) stop("lanes of a warp meet in different collectives");
             all = false;
         }
