@@ -186,7 +186,8 @@ void sizes_and_batches() {
     for (const ImageSize image : {ImageSize{1, 1}, {31, 33}, {217, 333}, {640, 640}}) {
         for (const std::size_t batch_size : {1U, 3U, 17U}) {
             for (const float share : {0.0F, 0.02F, 1.0F}) {
-                if (share == 1.0F && batch_size == 17 && image.height > 100) continue;  // takes its time
+                if (batch_size == 17 && image.height > (share == 1.0F ? 100U : 300U))
+                    continue;  // takes its time
                 const Batch batch = random_batch(image, batch_size, share, ++seed);
                 const std::size_t faces = check_same(batch, {});
                 CHECK((share == 1.0F) <= (faces > 0));
@@ -198,15 +199,15 @@ void sizes_and_batches() {
 
 // Below, at and above the number of candidates, and of what a tile and a chunk hold.
 void limits_of_candidates() {
-    const Batch batch = random_batch({217, 333}, 2, 1.0F, 20);
+    const Batch batch = random_batch({217, 333}, 1, 1.0F, 20);
     const std::size_t anchors = kPyramid.num_anchors(batch.image);
     for (const std::size_t top_k :
          {std::size_t{1}, std::size_t{63}, std::size_t{64}, std::size_t{65}, std::size_t{2047},
           std::size_t{2048}, std::size_t{2049}, anchors - 1, anchors, anchors + 1, std::size_t{0}}) {
         CHECK(check_same(batch, options_with(top_k, 750)) > 0);
     }
-    for (const std::size_t keep_top_k : {1U, 7U, 64U, 750U, 0U}) {
-        for (const double threshold : {0.0, 0.4, 0.999, 1.0}) {
+    for (const std::size_t keep_top_k : {1U, 7U, 750U, 0U}) {
+        for (const double threshold : {0.0, 0.4, 1.0}) {
             CHECK(check_same(batch, options_with(0, keep_top_k, threshold)) > 0);
         }
     }
@@ -467,7 +468,7 @@ void beyond_the_limits() {
 
 // Every call of CUDA fails once; nothing is lost, and the next batch is as ever.
 void failures() {
-    const Batch batch = random_batch({217, 333}, 2, 1.0F, 130);
+    const Batch batch = random_batch({96, 160}, 2, 0.5F, 130);
     const cuda::HostFaces expected = expected_faces(batch, {});
     CHECK(same(enqueue(batch, {}).to_host(), expected));
     cuda_on_cpu::reset_counters();
