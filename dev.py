@@ -241,6 +241,14 @@ def cpp(venv: Venv, arguments: Sequence[str]) -> None:
     )
 
 
+def cuda(venv: Venv, arguments: Sequence[str]) -> None:
+    """Compile the CUDA kernels where nvcc is, and run them on the CPU in tests (arguments go to pytest)."""
+    venv.install("test")
+    if not all(venv.tool(name).exists() for name in ("cmake", "ninja", "pybind11-config")):
+        venv.pip("install", *CPP_TOOLS, "pybind11>=2.13")
+    run(venv.python, ROOT / "tools" / "try_cuda.py", *arguments)
+
+
 def configure(venv: Venv) -> Path:
     """Configure the core's test build and return its directory."""
     venv.ensure()
@@ -282,7 +290,7 @@ def lint(venv: Venv, arguments: Sequence[str]) -> None:
 
 def cpp_files() -> list[Path]:
     """Return every C++ file of the project."""
-    kinds = {".cpp", ".hpp", ".inl"}
+    kinds = {".cpp", ".hpp", ".inl", ".cu", ".cuh", ".h"}
     return sorted(p for d in ("csrc", "src") for p in (ROOT / d).rglob("*") if p.suffix in kinds)
 
 
@@ -363,10 +371,10 @@ def package(venv: Venv, arguments: Sequence[str]) -> None:
 
 
 def check(venv: Venv, arguments: Sequence[str]) -> None:
-    """Run lint, cpp, docs, package and test: what has to pass before a push."""
+    """Run lint, cpp, cuda, docs, package and test: what has to pass before a push."""
     del arguments
     report: list[tuple[str, str, float]] = []
-    for command in (lint, cpp, docs, package, test):
+    for command in (lint, cpp, cuda, docs, package, test):
         started = time.monotonic()
         try:
             command(venv, [])
@@ -383,7 +391,7 @@ def check(venv: Venv, arguments: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[Venv, Sequence[str]], None]] = {
-    command.__name__: command for command in (demo, test, lint, cpp, docs, bench, package, check)
+    command.__name__: command for command in (demo, test, lint, cpp, cuda, docs, bench, package, check)
 }
 
 

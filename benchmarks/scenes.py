@@ -63,7 +63,7 @@ def candidates(scene: Scene, score_threshold: float = 0.02) -> tuple[FloatArray,
     return ops.decode_boxes(scene.outputs.box_deltas[0][index], anchors[index]), scores[index]
 
 
-def _distribution_file(distribution: str, ending: str) -> Path:
+def distribution_file(distribution: str, ending: str) -> Path:
     try:
         listed = files(distribution) or []
     except PackageNotFoundError as error:
@@ -109,8 +109,8 @@ def portraits() -> tuple[UInt8Array, UInt8Array]:
     """Two heads, BGR, about 200 pixels a side."""
     import cv2
 
-    astronaut = cv2.imread(str(_distribution_file("scikit-image", "skimage/data/astronaut.png")))
-    hopper = cv2.imread(str(_distribution_file("matplotlib", "sample_data/grace_hopper.jpg")))
+    astronaut = cv2.imread(str(distribution_file("scikit-image", "skimage/data/astronaut.png")))
+    hopper = cv2.imread(str(distribution_file("matplotlib", "sample_data/grace_hopper.jpg")))
     return astronaut[0:230, 120:330], hopper[20:330, 130:400]
 
 

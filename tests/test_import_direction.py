@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "python" / "retinaface_fast"
 #: The rooms from the ground up. A room may import itself and what stands above it in this list.
 #: Drawing and alignment work on arrays and stand below the result, whose methods call them.
 ROOMS = [
-    ("errors", "_typing", "_core"),
+    ("errors", "_typing", "_core", "_cuda"),
     ("_imports", "_files", "_landmarks", "_validation", "_cache", "anchor_config", "geometry"),
     ("ops",),
     ("network",),

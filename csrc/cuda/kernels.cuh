@@ -111,7 +111,6 @@ extern "C" __global__ void __launch_bounds__(kScanThreads)
     const unsigned lane = threadIdx.x % kWarp;
     std::uint32_t index[kScanPerThread];
     float value[kScanPerThread];
-#pragma unroll
     for (unsigned k = 0; k < kScanPerThread; ++k) {
         index[k] = blockIdx.x * kScanBlock + k * kScanThreads + threadIdx.x;
         value[k] = problem.scan_bound;  // of no anchor: not above it
@@ -125,7 +124,6 @@ extern "C" __global__ void __launch_bounds__(kScanThreads)
     }
     unsigned passing[kScanPerThread];
     unsigned total = 0;
-#pragma unroll
     for (unsigned k = 0; k < kScanPerThread; ++k) {
         // The bound of the scan is a little low and saves most of the exponentials.
         bool passes = value[k] > problem.scan_bound;
@@ -141,7 +139,6 @@ extern "C" __global__ void __launch_bounds__(kScanThreads)
     if (lane == 0) place = atomicAdd(problem.found + image, total);
     place = __shfl_sync(kWholeWarp, place, 0);
     std::uint64_t* const keys = problem.keys + std::size_t{image} * problem.anchors;
-#pragma unroll
     for (unsigned k = 0; k < kScanPerThread; ++k) {
         if ((passing[k] >> lane & 1U) != 0) {
             const auto before = static_cast<unsigned>(__popc(passing[k] & ((1U << lane) - 1U)));
@@ -357,7 +354,6 @@ extern "C" __global__ void __launch_bounds__(kWarp)
             const std::uint64_t* const rows = overlap + std::size_t{word} * kWordBits * kChunkWords + lane;
             while (chosen != 0) {  // four loads on their way at once
                 std::uint64_t met = 0;
-#pragma unroll
                 for (int k = 0; k < 4; ++k) {
                     if (chosen != 0) {
                         const auto bit = static_cast<unsigned>(__ffsll(static_cast<long long>(chosen)) - 1);

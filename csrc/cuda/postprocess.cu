@@ -76,6 +76,8 @@ cudaMemPool_t pool_of(int device) {
     return pool;
 }
 
+}  // namespace
+
 // Memory of a device in the order of a stream.
 class Buffer {
   public:
@@ -111,6 +113,8 @@ class Buffer {
     int device_ = 0;
     cudaStream_t stream_ = nullptr;
 };
+
+namespace {
 
 // Cuts arrays out of one buffer: first all are asked for, then they have an address.
 class Layout {

@@ -15,6 +15,7 @@ from ._settings import SETTINGS, Settings
 from ._validation import check_color, check_pictures, check_str, naming
 from .detections import Detections
 from .engines import ENGINES, Engine, create_engine
+from .engines.base import check_precision
 from .engines.threads import THREADS_VARIABLE, check_threads
 from .image import read_image
 from .network.config import CONFIGS
@@ -56,6 +57,8 @@ class FaceDetector:
             the engine `native`. None stands for the environment variable `RETINAFACE_FAST_THREADS`, and where
             that is not set for the processors that the process may use, 8 at most (with `onnxruntime`, for
             its own choice). The engine `torch` takes none: `torch.set_num_threads` is for the whole process.
+        precision: What the network computes in: `"float32"`, or `"float16"`, which the engine `torch` does on
+            a CUDA device. None for `"float32"`.
         score_threshold: From 0 to 1; a face has score > score_threshold.
         nms_threshold: From 0 to 1; of two boxes with IoU > nms_threshold, the one with the lower score is
             dropped.
@@ -83,7 +86,8 @@ class FaceDetector:
             the argument and the choices.
         TypeError: An argument of the wrong type.
         WeightsError: The weights cannot be found, downloaded, or fitted to the network.
-        EngineError: The engine or device cannot be had, or the engine cannot run the model.
+        EngineError: The engine or device cannot be had, or the engine cannot run the model or does not do the
+            precision.
         MissingDependencyError: The engine's package is not installed; the message names the extra.
 
     Examples:
@@ -117,6 +121,7 @@ class FaceDetector:
         engine: str | Engine = "auto",
         device: str | None = None,
         threads: int | None = None,
+        precision: str | None = None,
         score_threshold: float = 0.5,
         nms_threshold: float = 0.4,
         top_k: int | None = 5000,
@@ -141,6 +146,8 @@ class FaceDetector:
         if device is not None:
             check_str(device, "device")
         threads = check_threads(threads)
+        if precision is not None:
+            check_precision(precision)
         if isinstance(engine, str):
             if engine not in ("auto", *ENGINES):
                 raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
@@ -150,10 +157,12 @@ class FaceDetector:
             raise ValueError(f"device must be None where engine is an object, got {device!r}")
         elif threads is not None:
             raise ValueError(f"threads must be None where engine is an object, got {threads}")
+        elif precision is not None:
+            raise ValueError(f"precision must be None where engine is an object, got {precision!r}")
         loaded = _load(model, weights)
         running = engine
         if isinstance(running, str):
-            running = create_engine(running, loaded, device=device, threads=threads)
+            running = create_engine(running, loaded, device=device, threads=threads, precision=precision)
         self._fill(
             _engine=running,
             _search=Search(running, loaded.config.anchors, loaded.config.variances),
@@ -165,6 +174,7 @@ class FaceDetector:
                 "engine": engine,
                 "device": device,
                 "threads": threads,
+                "precision": precision,
             },
         )
 
@@ -200,6 +210,12 @@ class FaceDetector:
         """Most threads that work on one picture; None where the engine does not say."""
         threads: int | None = getattr(self._engine, "threads", None)
         return threads
+
+    @property
+    def precision(self) -> str | None:
+        """What the network computes in; None where the engine does not say."""
+        precision: str | None = getattr(self._engine, "precision", None)
+        return precision
 
     @property
     def score_threshold(self) -> float:
@@ -265,7 +281,7 @@ class FaceDetector:
         if unknown:
             raise TypeError(
                 f"replace takes {', '.join(SETTINGS)}, got {', '.join(sorted(unknown))}; another network, "
-                "engine, device or number of threads needs another FaceDetector"
+                "engine, device, number of threads or precision needs another FaceDetector"
             )
         other = object.__new__(FaceDetector)
         for name in self.__slots__:
@@ -277,6 +293,8 @@ class FaceDetector:
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in SETTINGS if name != "max_pixels")
         running = f"engine={self.engine!r}, device={self.device!r}, threads={self.threads!r}"
+        if self.precision not in (None, "float32"):
+            running += f", precision={self.precision!r}"
         return f"FaceDetector({self.model!r}, {running}, {settings})"
 
     def __copy__(self) -> FaceDetector:
@@ -468,6 +486,7 @@ def detect(
     engine: str = "auto",
     device: str | None = None,
     threads: int | None = None,
+    precision: str | None = None,
     score_threshold: float = 0.5,
     nms_threshold: float = 0.4,
     top_k: int | None = 5000,
@@ -480,8 +499,9 @@ def detect(
 ) -> Detections:
     """Find the faces in a picture.
 
-    The detector is kept for the next call with the same model, weights, engine, device and threads (the last
-    four combinations are kept), so that only the first call loads weights. Safe to call from many threads.
+    The detector is kept for the next call with the same model, weights, engine, device, threads and precision
+    (the last four combinations are kept), so that only the first call loads weights. Safe to call from many
+    threads.
 
     Args:
         image: A path; the bytes of a picture file; a binary file object; a PIL image; or a uint8 array of
@@ -492,6 +512,7 @@ def detect(
         engine: Name of an engine, or `"auto"`.
         device: Where the engine runs.
         threads: At most so many threads work on the picture; as for `FaceDetector`.
+        precision: What the network computes in; as for `FaceDetector`.
         score_threshold: As for `FaceDetector`; so are all that follow.
         nms_threshold: From 0 to 1; an IoU greater than this suppresses.
         top_k: At most so many candidates enter the suppression.
@@ -526,6 +547,7 @@ def detect(
     if device is not None:
         check_str(device, "device")
     threads = check_threads(threads)
+    precision = check_precision(precision)
     path, state = None, None
     if weights is not None:
         if not isinstance(weights, str | os.PathLike):
@@ -535,8 +557,18 @@ def detect(
             status = path.stat()
             state = (status.st_mtime_ns, status.st_size)
     detector = _cache.get(
-        # The variable, too, may be another one by the next call.
-        (check_str(model, "model"), path, state, engine, device, threads, os.environ.get(THREADS_VARIABLE)),
-        lambda: FaceDetector(model, weights=weights, engine=engine, device=device, threads=threads),
+        (
+            check_str(model, "model"),
+            path,
+            state,
+            engine,
+            device,
+            threads,
+            os.environ.get(THREADS_VARIABLE),  # may be another one by the next call, too
+            precision,
+        ),
+        lambda: FaceDetector(
+            model, weights=weights, engine=engine, device=device, threads=threads, precision=precision
+        ),
     )
     return detector._detect(image, color, settings)

@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 __all__ = [
     "DetectingEngine",
     "Engine",
+    "Precision",
     "RawOutputs",
     "check_image",
     "check_images",
+    "check_precision",
     "failure",
     "split_device",
 ]
+
+#: What a network may compute in.
+Precision = Literal["float32", "float16"]
 
 #: How the libraries say that memory has run out, in lower case: C++ of three makers, torch, ONNX Runtime.
 _OUT_OF_MEMORY = (
@@ -147,6 +152,15 @@ def check_image(image: object, color: object) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image: expected shape (H, W, 3) without zeros, got {image.shape}")
     check_color(color)
+
+
+def check_precision(precision: object) -> Precision:
+    """Return the precision that an argument stands for, or say what it may be."""
+    if precision is None or precision == "float32":
+        return "float32"
+    if precision == "float16":
+        return "float16"
+    raise ValueError(f"precision: expected 'float32' or 'float16', got {precision!r}")
 
 
 def failure(engine: str, images: UInt8Array, error: Exception) -> EngineError:

@@ -45,6 +45,7 @@ class NativeEngine:
 
     name = "native"
     device = "cpu"
+    precision = "float32"
 
     def __init__(
         self, weights: ModelWeights, *, device: str | None = None, threads: int | None = None

@@ -36,6 +36,7 @@ class OnnxRuntimeEngine:
     """
 
     name = "onnxruntime"
+    precision = "float32"
 
     def __init__(
         self, weights: ModelWeights, *, device: str | None = None, threads: int | None = None

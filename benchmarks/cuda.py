@@ -1,0 +1,287 @@
+"""All that is to be known of the post-processing on a CUDA device, in one go.
+
+    python -m benchmarks.cuda [--out DIR] [--quick] [--device cuda:N] [--pictures FILE_OR_FOLDER …]
+
+Needs torch, and for all of it a build with the kernels (docs/cuda.md), torchvision and compute-sanitizer.
+The parts:
+
+- machine: the GPU, its driver, versions, what the build holds;
+- tests: those of the bindings and of the engine, on the device;
+- correctness: kernels and torch path beside `ops.postprocess` on the CPU, bit for bit, on real outputs, on
+  small ones with everything that can go wrong, and on more than a million random candidates;
+- sanitizer: memcheck, racecheck, initcheck and synccheck of compute-sanitizer over small cases;
+- times: 64 VGA images, one VGA and one 4K image, beside torchvision's operations and the CPU;
+- rates: pictures per second of the whole detection, in float32 and float16.
+
+Each part has a process of its own, so that one that crashes or hangs does not take the others along. Writes
+results.json and results.md; the exit code is 1 if an answer was wrong or a part failed. With `--device cpu`
+all runs but the kernels, the sanitizer and the clock of the device: whether the script works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cuda_cases, cuda_checks, cuda_rates, cuda_report, cuda_ways, graphs
+from benchmarks.opponents import Options
+from retinaface_fast.latency.machine import available_threads, describe_machine
+
+#: Nothing takes longer that is not hanging.
+PART_SECONDS = 3 * 3600
+
+
+def has_kernels(device: str) -> str:
+    """Why the kernels cannot be used on a torch device; empty if they can."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return f"{device} is no CUDA device"
+    from retinaface_fast.ops import cuda
+
+    return cuda.obstacle(torch.device(device).index or 0) or ""
+
+
+def said_by(*command: str) -> str | None:
+    """What a program prints; None if it is not there or fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=60, cwd=Path(__file__).parent
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    facts: dict[str, Any] = {
+        **describe_machine(),
+        "device": options.device,
+        "torch": torch.__version__,
+        "torch_cuda": torch.version.cuda,
+        "commit": said_by("git", "describe", "--always", "--dirty", "--abbrev=12"),
+        "kernels": has_kernels(options.device) or "built",
+        "nvidia_smi": said_by(
+            "nvidia-smi",
+            "--query-gpu=index,name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit",
+            "--format=csv",
+        ),
+        "nvcc": said_by("nvcc", "--version"),
+    }
+    try:
+        import torchvision
+    except ImportError:
+        facts["torchvision"] = None
+    else:
+        facts["torchvision"] = torchvision.__version__
+    try:
+        from retinaface_fast.ops import cuda
+    except ImportError:
+        pass
+    else:
+        facts["architectures"] = list(cuda.architectures()) if cuda.is_built() else []
+    if torch.device(options.device).type == "cuda":
+        properties = torch.cuda.get_device_properties(options.device)
+        facts["gpu"] = {
+            "name": properties.name,
+            "capability": f"{properties.major}.{properties.minor}",
+            "multiprocessors": properties.multi_processor_count,
+            "memory": properties.total_memory,
+        }
+    return facts
+
+
+def tests(options: argparse.Namespace) -> dict[str, Any]:
+    """The project's own tests of all this: where the kernels can be used, they use them."""
+    files = ["tests/ops", "tests/engines/test_torch_postprocess.py"]
+    command = ["-m", "pytest", "-q", *files, "-k", "cuda or torch or postprocess"]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, cwd=cuda_checks.ROOT
+    )
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return {
+        "command": " ".join(["python", *command]),
+        "exit": done.returncode,
+        "right": done.returncode == 0,
+        "summary": lines[-1] if lines else "nothing was said",
+        "lines": lines[-200:] if done.returncode else [],
+    }
+
+
+def correctness(options: argparse.Namespace) -> dict[str, Any]:
+    pictures = cuda_cases.read_pictures(options.pictures)
+    obstacle = has_kernels(options.device)
+    found = cuda_checks.correctness(pictures, options.device, with_kernels=not obstacle, quick=options.quick)
+    return {"kernels": obstacle or "checked", **found}
+
+
+def sanitizer(options: argparse.Namespace) -> dict[str, Any]:
+    obstacle = has_kernels(options.device)
+    return {"missing": obstacle} if obstacle else cuda_checks.sanitizer(options.device)
+
+
+def times(options: argparse.Namespace) -> dict[str, Any]:
+    pictures = cuda_cases.read_pictures(options.pictures)
+    with_kernels = not has_kernels(options.device)
+    many = 2 if options.quick else 64
+    plan = [("1 VGA image", cuda_cases.VGA, 1), (f"{many} VGA images", cuda_cases.VGA, many)]
+    if not options.quick:
+        plan.append(("1 image of 4096x2160", cuda_cases.UHD, 1))
+    rows = []
+    for name, size, batch_size in plan:
+        case = cuda_cases.real_case(name, pictures, size, batch_size)
+        tensors = cuda_cases.on_device(case, options.device)
+        rows += [
+            race(case, tensors, Options(threshold), options, with_kernels=with_kernels)
+            for threshold in (0.02, 0.5)
+        ]
+    return {"rows": rows}
+
+
+def race(
+    case: cuda_cases.Case,
+    tensors: cuda_cases.Tensors,
+    limits: Options,
+    options: argparse.Namespace,
+    *,
+    with_kernels: bool,
+) -> dict[str, Any]:
+    """Answers first; who answers otherwise, or fails, has no times."""
+    expected = cuda_ways.on_the_cpu(case, limits)
+    ways = cuda_ways.contestants(
+        case, tensors, limits, with_kernels=with_kernels, threads=min(8, available_threads())
+    )
+    failed: dict[str, str] = {}
+    partners: dict[str, tuple[int, int]] = {}
+    for name, call in list(ways.items()):
+        try:
+            found = call()
+            if isinstance(found, list) and name.startswith(cuda_ways.TORCHVISION):
+                alone, total = partners[name] = cuda_checks.without_partner(found, expected)
+                said = f"{alone} of {total} differ" if alone > max(1, cuda_checks.ODD_ONES * total) else ""
+            else:
+                said = cuda_checks.difference(found, expected) if isinstance(found, list) else ""
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        if said:
+            failed[name] = said
+    # What stays on the device was looked at in its other form.
+    fit = {n: call for n, call in ways.items() if n not in failed and n + cuda_ways.TO_HOST not in failed}
+    launches = {name: cuda_ways.launches(call, options.device) for name, call in fit.items()}
+    return {
+        "case": case.name,
+        "batch": case.batch_size,
+        "size_hw": case.image_size_hw,
+        "options": limits._asdict(),
+        "candidates": int((case.probabilities > limits.score_threshold).sum()),
+        "faces": sum(len(faces.scores) for faces in expected),
+        "failed": failed,
+        "partners": partners,
+        "launches": launches,
+        "seconds": cuda_ways.timed(fit, options.device, rounds=3 if options.quick else 30),
+    }
+
+
+def rates(options: argparse.Namespace) -> dict[str, Any]:
+    pictures = cuda_cases.read_pictures(options.pictures)
+    return cuda_rates.rates(pictures, options.device, quick=options.quick, download=options.download)
+
+
+PARTS = {part.__name__: part for part in (machine, tests, correctness, sanitizer, times, rates)}
+
+
+def in_own_process(part: str, arguments: list[str]) -> dict[str, Any]:
+    """The result of a part, or `failed` with what it said."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.cuda",
+            *arguments,
+            "--part",
+            part,
+            "--answer",
+            str(answer),
+        ]
+        try:
+            done = subprocess.run(
+                command, check=False, timeout=PART_SECONDS, stderr=subprocess.PIPE, text=True
+            )
+        except subprocess.TimeoutExpired:
+            return {"failed": f"took more than {PART_SECONDS // 3600} hours"}
+        if answer.exists():
+            result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+            return result
+        return {"failed": f"exit code {done.returncode}\n{done.stderr[-4000:]}"}
+
+
+def is_bad(part: str, result: dict[str, Any]) -> bool:
+    """Whether a part failed or found something wrong."""
+    if "failed" in result or result.get("right") is False or result.get("clean") is False:
+        return True
+    return part == "times" and any(row["failed"] for row in result["rows"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=graphs.CACHE / "cuda", metavar="DIR")
+    parser.add_argument("--quick", action="store_true", help="small and few: whether it works here")
+    parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu to try the script")
+    parser.add_argument("--pictures", type=Path, nargs="+", default=[], metavar="FILE_OR_FOLDER")
+    parser.add_argument("--download", action="store_true", help="published weights, where not there")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    for hidden in ("--part", "--answer", "--child"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+
+    if options.device != "cpu" and (options.part or options.child):
+        import torch
+
+        torch.cuda.set_device(options.device)
+    if options.child:
+        return cuda_checks.child(options.device, options.child)
+    if options.part:
+        try:
+            result = PARTS[options.part](options)
+        except Exception:
+            result = {"failed": traceback.format_exc()}
+        Path(options.answer).write_text(json.dumps(result), encoding="utf-8")
+        return 0
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    passed_on = [
+        "--device",
+        options.device,
+        *(f"--{name}" for name in ("quick", "download") if getattr(options, name)),
+    ]
+    if options.pictures:
+        passed_on += ["--pictures", *(str(path.resolve()) for path in options.pictures)]
+    record: dict[str, Any] = {"quick": options.quick}
+    bad = []
+    for part in options.parts:
+        print(f"{part} …", flush=True)
+        record[part] = in_own_process(part, passed_on)
+        if is_bad(part, record[part]):
+            bad.append(part)
+        # After each, so that what was measured is not lost with what comes next.
+        (options.out / "results.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        (options.out / "results.md").write_text(cuda_report.markdown(record), encoding="utf-8")
+    print(cuda_report.markdown(record))
+    print(f"{os.fspath(options.out)}/results.json and results.md")
+    if bad:
+        print(f"not as it should be: {', '.join(bad)}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
