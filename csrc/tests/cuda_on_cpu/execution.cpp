@@ -8,17 +8,23 @@
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <numeric>
 
 #include "context.hpp"
 #include "runtime.hpp"
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define __SANITIZE_ADDRESS__ 1  // as gcc says it
+#define __SANITIZE_ADDRESS__ 1  // NOLINT(bugprone-reserved-identifier): as gcc says it
 #endif
 #endif
 #ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/common_interface_defs.h>
+// Of sanitizer/common_interface_defs.h, which not every tool that reads this has.
+// NOLINTBEGIN(bugprone-reserved-identifier)
+extern "C" void __sanitizer_start_switch_fiber(void** fake_stack, const void* stack, std::size_t bytes);
+extern "C" void __sanitizer_finish_switch_fiber(void* fake_stack, const void** old_stack,
+                                                std::size_t* old_bytes);
+// NOLINTEND(bugprone-reserved-identifier)
 #endif
 #ifdef RETINAFACE_RACE_CHECK
 #include <sanitizer/tsan_interface.h>
@@ -48,14 +54,14 @@ struct Fiber {
 enum class State { ready, at_barrier, in_collective, done };
 
 struct Thread {
-    Fiber fiber;
-    uint3 index;
-    State state = State::done;
     const char* collective = "";
-    unsigned mask = 0;
     std::uint64_t value = 0;
-    unsigned participants = 0;
+    Fiber fiber;
     std::uint64_t values[32];
+    State state = State::done;
+    unsigned mask = 0;
+    unsigned participants = 0;
+    uint3 index;
     char order = 0;  // its address: what the lanes of a collective that this one is the lowest of wait for
 };
 
@@ -86,21 +92,21 @@ std::uint64_t next_random() {
 
 // --- what ThreadSanitizer is told
 
-void race_release([[maybe_unused]] char* address) {
+void race_release([[maybe_unused]] const void* address) {
 #ifdef RETINAFACE_RACE_CHECK
-    __tsan_release(address);
+    __tsan_release(const_cast<void*>(address));
 #endif
 }
 
-void race_acquire([[maybe_unused]] char* address) {
+void race_acquire([[maybe_unused]] const void* address) {
 #ifdef RETINAFACE_RACE_CHECK
-    __tsan_acquire(address);
+    __tsan_acquire(const_cast<void*>(address));
 #endif
 }
 
 // --- fibers
 
-void arrived(Fiber& self) {
+void arrived(const Fiber& self) {
 #ifdef __SANITIZE_ADDRESS__
     __sanitizer_finish_switch_fiber(self.fake_stack, &left->stack, &left->stack_bytes);
 #else
@@ -108,7 +114,7 @@ void arrived(Fiber& self) {
 #endif
 }
 
-void switch_to(Fiber& from, Fiber& to) {
+void switch_to(Fiber& from, const Fiber& to) {
     left = &from;
 #ifdef __SANITIZE_ADDRESS__
     __sanitizer_start_switch_fiber(&from.fake_stack, to.stack, to.stack_bytes);
@@ -165,6 +171,7 @@ unsigned last_ready() {
 }
 
 unsigned choose() {
+    if (count == 0) return 0;
     if (order == kInOrder) return ready_from(0);
     if (order == kReversed) return last_ready();
     return ready_from(static_cast<unsigned>(next_random() % count));
@@ -200,7 +207,7 @@ bool same_collective(const Thread& a, const Thread& b) {
 
 // Lets the lanes of a collective go on if all are there.
 void complete(unsigned first, unsigned lane) {
-    Thread& self = threads[first + lane];
+    const Thread& self = threads[first + lane];
     const unsigned participants = self.mask & alive_lanes[first / 32];
     bool all = true;
     for (unsigned i = 0; i < 32; ++i) {
@@ -296,7 +303,7 @@ void schedule(std::uint64_t wanted) {
 
 void barrier() {
     Thread& self = *current;
-    char* const ordered = &barrier_order[barriers % 2];
+    const char* const ordered = &barrier_order[barriers % 2];
     race_release(ordered);
     self.state = State::at_barrier;
     ++at_barrier;
@@ -313,7 +320,7 @@ Exchange collective(const char* name, unsigned mask, std::uint64_t value, bool o
     self.value = value;
     self.state = State::in_collective;
     if ((mask >> lane & 1U) == 0) stop("a collective whose mask does not hold the caller");
-    char* const ordered =
+    const char* const ordered =
         &threads[i - lane + static_cast<unsigned>(__builtin_ctz(mask & alive_lanes[i / 32]))].order;
     if (orders_memory) race_release(ordered);
     complete(i - lane, lane);
@@ -343,14 +350,10 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, void (*body)(const void*)
     kernel_body = body;
     kernel_call = call;
     const std::uint64_t blocks = std::uint64_t{grid.x} * grid.y * grid.z;
-    // An odd step that has no divisor in common with the number of blocks comes past all of them.
+    // A step that has no divisor in common with the number of blocks comes past all of them.
     std::uint64_t at = order == kInOrder ? 0 : order == kReversed ? blocks - 1 : next_random() % blocks;
     std::uint64_t step = order == kInOrder ? 1 : order == kReversed ? blocks - 1 : next_random() % blocks;
-    const auto divisor = [](std::uint64_t a, std::uint64_t b) {
-        while (b != 0) a = std::exchange(b, a % b);
-        return a;
-    };
-    while (divisor(blocks, step) != 1) step = step + 1;
+    while (std::gcd(blocks, step) != 1) ++step;
     for (std::uint64_t k = 0; k < blocks; ++k) {
         blockIdx = {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
                     static_cast<unsigned>(at / grid.x / grid.y)};
