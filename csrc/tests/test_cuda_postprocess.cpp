@@ -1,5 +1,5 @@
-// The kernels of a device, run on the CPU, against postprocess_batch: the same faces, bit for bit, in whatever
-// order the threads run.
+// The kernels of a device, run on the CPU, against postprocess_batch: the same faces, bit for bit, in
+// whatever order the threads run.
 #include <algorithm>
 #include <limits>
 #include <thread>
@@ -186,7 +186,8 @@ void sizes_and_batches() {
     for (const ImageSize image : {ImageSize{1, 1}, {31, 33}, {217, 333}, {640, 640}}) {
         for (const std::size_t batch_size : {1U, 3U, 17U}) {
             for (const float share : {0.0F, 0.02F, 1.0F}) {
-                if (share == 1.0F && batch_size == 17 && image.height > 100) continue;  // takes its time
+                if (batch_size == 17 && image.height > (share == 1.0F ? 100U : 300U))
+                    continue;  // takes its time
                 const Batch batch = random_batch(image, batch_size, share, ++seed);
                 const std::size_t faces = check_same(batch, {});
                 CHECK((share == 1.0F) <= (faces > 0));
@@ -198,15 +199,15 @@ void sizes_and_batches() {
 
 // Below, at and above the number of candidates, and of what a tile and a chunk hold.
 void limits_of_candidates() {
-    const Batch batch = random_batch({217, 333}, 2, 1.0F, 20);
+    const Batch batch = random_batch({217, 333}, 1, 1.0F, 20);
     const std::size_t anchors = kPyramid.num_anchors(batch.image);
-    for (const std::size_t top_k : {std::size_t{1}, std::size_t{63}, std::size_t{64}, std::size_t{65},
-                                    std::size_t{2047}, std::size_t{2048}, std::size_t{2049}, anchors - 1,
-                                    anchors, anchors + 1, std::size_t{0}}) {
+    for (const std::size_t top_k :
+         {std::size_t{1}, std::size_t{63}, std::size_t{64}, std::size_t{65}, std::size_t{2047},
+          std::size_t{2048}, std::size_t{2049}, anchors - 1, anchors, anchors + 1, std::size_t{0}}) {
         CHECK(check_same(batch, options_with(top_k, 750)) > 0);
     }
-    for (const std::size_t keep_top_k : {1U, 7U, 64U, 750U, 0U}) {
-        for (const double threshold : {0.0, 0.4, 0.999, 1.0}) {
+    for (const std::size_t keep_top_k : {1U, 7U, 750U, 0U}) {
+        for (const double threshold : {0.0, 0.4, 1.0}) {
             CHECK(check_same(batch, options_with(0, keep_top_k, threshold)) > 0);
         }
     }
@@ -217,9 +218,11 @@ void limits_of_candidates() {
     Batch exact = random_batch({640, 640}, 1, 0.0F, 22);
     std::size_t faces = 0;
     exact.each_anchor([&](float* pair, float*, float*) {
-        if (faces++ % 3 == 0 && faces < 3 * 5000) pair[1] = pair[0] + 1.0F + static_cast<float>(faces) * 1e-5F;
+        if (faces++ % 3 == 0 && faces < 3 * 5000)
+            pair[1] = pair[0] + 1.0F + static_cast<float>(faces) * 1e-5F;
     });
-    for (const std::size_t top_k : {4999U, 5000U, 5001U}) CHECK(check_same(exact, options_with(top_k, 750)) > 0);
+    for (const std::size_t top_k : {4999U, 5000U, 5001U})
+        CHECK(check_same(exact, options_with(top_k, 750)) > 0);
 }
 
 // What one thread or the other must not decide: the order of equal scores.
@@ -266,7 +269,8 @@ void thresholds() {
         batch.each_anchor([&](float* pair, float*, float*) {
             pair[0] = 0.0F;
             step += 1.0F;
-            pair[1] = static_cast<float>(at) * (1.0F + step * 1e-7F) + (threshold == 0.5 ? step * 1e-8F : 0.0F);
+            pair[1] =
+                static_cast<float>(at) * (1.0F + step * 1e-7F) + (threshold == 0.5 ? step * 1e-8F : 0.0F);
         });
         PostprocessOptions options = options_with(0, 0, 1.0);
         options.score_threshold = threshold;
@@ -316,7 +320,8 @@ void boxes_without_area() {
         if (at++ % 3 == 0) box[2] = -1e4F;
         if (at % 5 == 0) box[3] = -510.0F;  // a side that is there, an area that is none
     });
-    for (const double threshold : {0.0, 0.4, 1.0}) CHECK(check_same(batch, options_with(0, 0, threshold)) > 0);
+    for (const double threshold : {0.0, 0.4, 1.0})
+        CHECK(check_same(batch, options_with(0, 0, threshold)) > 0);
 }
 
 void layouts() {
@@ -447,8 +452,7 @@ void beyond_the_limits() {
                             const PostprocessOptions& options) {
         const std::vector<cuda::DeviceLevel> levels(pyramid.levels().size());
         return throws<std::invalid_argument>([&]() {
-            static_cast<void>(
-                cuda::postprocess(pyramid, image, levels.data(), batch_size, options, 0, 0));
+            static_cast<void>(cuda::postprocess(pyramid, image, levels.data(), batch_size, options, 0, 0));
         });
     };
     cuda_on_cpu::reset_counters();
@@ -464,12 +468,12 @@ void beyond_the_limits() {
 
 // Every call of CUDA fails once; nothing is lost, and the next batch is as ever.
 void failures() {
-    const Batch batch = random_batch({217, 333}, 2, 1.0F, 130);
+    const Batch batch = random_batch({96, 160}, 2, 0.5F, 130);
     const cuda::HostFaces expected = expected_faces(batch, {});
     CHECK(same(enqueue(batch, {}).to_host(), expected));
     cuda_on_cpu::reset_counters();
-    for (const char* const name : {"cudaGetDevice", "cudaMallocFromPoolAsync", "cudaMemsetAsync",
-                                   "cudaLaunchKernelEx", "cudaMemcpyAsync", "cudaStreamSynchronize"}) {
+    for (const char* const name : {"cudaMallocFromPoolAsync", "cudaMemsetAsync", "cudaLaunchKernelEx",
+                                   "cudaMemcpyAsync", "cudaStreamSynchronize"}) {
         std::size_t failed = 0;
         for (std::size_t calls = 0; calls < 32; ++calls) {
             cuda_on_cpu::clear_faults();
@@ -478,12 +482,13 @@ void failures() {
             ++failed;
             CHECK(cudaPeekAtLastError() == cudaSuccess);
             cuda_on_cpu::clear_faults();
-            // A context that refuses to say what device it is on keeps its memory.
-            if (std::strcmp(name, "cudaGetDevice") != 0) CHECK(cuda_on_cpu::counters().live_allocations == 0);
+            CHECK(cuda_on_cpu::counters().live_allocations == 0);
         }
         CHECK(failed > 0 && failed < 32);
     }
     cuda_on_cpu::clear_faults();
+    cuda_on_cpu::fail_next("cudaGetDevice", cudaErrorInsufficientDriver);
+    CHECK(throws<cuda::Error>([&]() { static_cast<void>(enqueue(batch, {})); }));
     {
         cuda_on_cpu::fail_next("kernel", cudaErrorIllegalAddress);
         const cuda::DeviceFaces faces = enqueue(batch, {});
@@ -531,5 +536,5 @@ void devices() {
 
 CHECK_MAIN(sizes_and_batches, limits_of_candidates, ties, probabilities, thresholds,
            values_that_are_no_numbers, boxes_without_area, layouts, pyramids, many_images,
-           no_order_of_threads_matters, several_callers, nothing_waits_unless_asked, copies, beyond_the_limits,
-           failures, devices)
+           no_order_of_threads_matters, several_callers, nothing_waits_unless_asked, copies,
+           beyond_the_limits, failures, devices)

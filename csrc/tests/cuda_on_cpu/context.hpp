@@ -22,6 +22,7 @@ struct Context {
 
 // Saves what a function must preserve (System V ABI, 3.2.1) on the stack that is left.
 extern "C" void retinaface_switch_context(void** left, void* to);
+// NOLINTNEXTLINE(portability-no-assembler)
 asm(R"(
     .text
     .p2align 4
@@ -49,10 +50,11 @@ retinaface_switch_context:
 inline void prepare(Context& context, void* stack, std::size_t bytes, void (*run)()) {
     // Six registers, the address to return to, and none that `run` could return to: on entry the stack is
     // aligned as after a call.
-    void** const top = static_cast<void**>(stack) + bytes / sizeof(void*) - 8;
+    const std::size_t slots = bytes / sizeof(void*);
+    void** const top = static_cast<void**>(stack) + (slots - 8);
     for (int i = 0; i < 8; ++i) top[i] = nullptr;
     top[6] = reinterpret_cast<void*>(run);
-    context.stack_pointer = top;
+    context.stack_pointer = static_cast<void*>(top);
 }
 
 inline void switch_context(Context& left, const Context& to) {

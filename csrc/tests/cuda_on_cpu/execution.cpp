@@ -8,17 +8,23 @@
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <numeric>
 
 #include "context.hpp"
 #include "runtime.hpp"
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define __SANITIZE_ADDRESS__ 1  // as gcc says it
+#define __SANITIZE_ADDRESS__ 1  // NOLINT(bugprone-reserved-identifier): as gcc says it
 #endif
 #endif
 #ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/common_interface_defs.h>
+// Of sanitizer/common_interface_defs.h, which not every tool that reads this has.
+// NOLINTBEGIN(bugprone-reserved-identifier)
+extern "C" void __sanitizer_start_switch_fiber(void** fake_stack, const void* stack, std::size_t bytes);
+extern "C" void __sanitizer_finish_switch_fiber(void* fake_stack, const void** old_stack,
+                                                std::size_t* old_bytes);
+// NOLINTEND(bugprone-reserved-identifier)
 #endif
 #ifdef RETINAFACE_RACE_CHECK
 #include <sanitizer/tsan_interface.h>
@@ -48,14 +54,14 @@ struct Fiber {
 enum class State { ready, at_barrier, in_collective, done };
 
 struct Thread {
-    Fiber fiber;
-    uint3 index;
-    State state = State::done;
     const char* collective = "";
-    unsigned mask = 0;
     std::uint64_t value = 0;
-    unsigned participants = 0;
+    Fiber fiber;
     std::uint64_t values[32];
+    State state = State::done;
+    unsigned mask = 0;
+    unsigned participants = 0;
+    uint3 index;
     char order = 0;  // its address: what the lanes of a collective that this one is the lowest of wait for
 };
 
@@ -68,10 +74,10 @@ Fiber* left = nullptr;      // who was switched from
 unsigned count = 0;         // threads of a block
 unsigned alive = 0;
 unsigned at_barrier = 0;
-unsigned barriers = 0;                            // that the block has passed
-std::uint64_t ready[kMaxThreads / kWordBits];     // bits of the threads that can go on
-unsigned alive_lanes[kMaxThreads / 32];           // bits of each warp
-char barrier_order[2], block_order, fence_order;  // addresses, see Thread::order
+unsigned barriers = 0;                                       // that the block has passed
+std::uint64_t ready[kMaxThreads / kWordBits];                // bits of the threads that can go on
+unsigned alive_lanes[kMaxThreads / 32];                      // bits of each warp
+char barrier_order[2], block_begin, block_end, fence_order;  // addresses, see Thread::order
 void (*kernel_body)(const void*) = nullptr;
 const void* kernel_call = nullptr;
 std::uint64_t order = kInOrder;
@@ -86,21 +92,21 @@ std::uint64_t next_random() {
 
 // --- what ThreadSanitizer is told
 
-void race_release([[maybe_unused]] char* address) {
+void race_release([[maybe_unused]] const void* address) {
 #ifdef RETINAFACE_RACE_CHECK
-    __tsan_release(address);
+    __tsan_release(const_cast<void*>(address));
 #endif
 }
 
-void race_acquire([[maybe_unused]] char* address) {
+void race_acquire([[maybe_unused]] const void* address) {
 #ifdef RETINAFACE_RACE_CHECK
-    __tsan_acquire(address);
+    __tsan_acquire(const_cast<void*>(address));
 #endif
 }
 
 // --- fibers
 
-void arrived(Fiber& self) {
+void arrived(const Fiber& self) {
 #ifdef __SANITIZE_ADDRESS__
     __sanitizer_finish_switch_fiber(self.fake_stack, &left->stack, &left->stack_bytes);
 #else
@@ -108,7 +114,7 @@ void arrived(Fiber& self) {
 #endif
 }
 
-void switch_to(Fiber& from, Fiber& to) {
+void switch_to(Fiber& from, const Fiber& to) {
     left = &from;
 #ifdef __SANITIZE_ADDRESS__
     __sanitizer_start_switch_fiber(&from.fake_stack, to.stack, to.stack_bytes);
@@ -165,6 +171,7 @@ unsigned last_ready() {
 }
 
 unsigned choose() {
+    if (count == 0) return 0;
     if (order == kInOrder) return ready_from(0);
     if (order == kReversed) return last_ready();
     return ready_from(static_cast<unsigned>(next_random() % count));
@@ -194,9 +201,13 @@ void give_way() {
     }
 }
 
+bool same_collective(const Thread& a, const Thread& b) {
+    return a.collective == b.collective || std::strcmp(a.collective, b.collective) == 0;
+}
+
 // Lets the lanes of a collective go on if all are there.
 void complete(unsigned first, unsigned lane) {
-    Thread& self = threads[first + lane];
+    const Thread& self = threads[first + lane];
     const unsigned participants = self.mask & alive_lanes[first / 32];
     bool all = true;
     for (unsigned i = 0; i < 32; ++i) {
@@ -204,7 +215,7 @@ void complete(unsigned first, unsigned lane) {
         const Thread& other = threads[first + i];
         if (other.state != State::in_collective) {
             all = false;
-        } else if (other.mask != self.mask || std::strcmp(other.collective, self.collective) != 0) {
+        } else if (other.mask != self.mask || !same_collective(other, self)) {
             if ((other.mask >> lane & 1U) != 0) stop("lanes of a warp meet in different collectives");
             all = false;
         }
@@ -223,7 +234,7 @@ void complete(unsigned first, unsigned lane) {
 
 // The lanes that wait may have waited for one that has returned.
 void end_of_thread(unsigned i) {
-    race_release(&block_order);
+    race_release(&block_end);
     const unsigned first = i / 32 * 32;
     threads[i].state = State::done;
     --alive;
@@ -238,6 +249,7 @@ void end_of_thread(unsigned i) {
 void run_fiber() {
     arrived(current->fiber);
     while (true) {
+        race_acquire(&block_begin);
         kernel_body(kernel_call);
         end_of_thread(static_cast<unsigned>(current - threads));
     }
@@ -253,6 +265,9 @@ void make_fiber(Fiber& fiber) {
     fiber.stack = stack;
     fiber.stack_bytes = kStackBytes;
     prepare(fiber.context, stack, kStackBytes, run_fiber);
+#ifdef RETINAFACE_RACE_CHECK
+    fiber.race_context = __tsan_create_fiber(0);
+#endif
 }
 
 void run_block() {
@@ -265,23 +280,17 @@ void run_block() {
         set_ready(i);
         if (i % 32 == 0) alive_lanes[i / 32] = 0;
         alive_lanes[i / 32] |= 1U << (i % 32);
-#ifdef RETINAFACE_RACE_CHECK
-        // A new one knows what the host knows, that is all that was before this block.
-        thread.fiber.race_context = __tsan_create_fiber(0);
-#endif
     }
 #ifdef RETINAFACE_RACE_CHECK
     host.race_context = __tsan_get_current_fiber();
 #endif
+    race_release(&block_begin);
     const unsigned first = choose();
     ready[first / kWordBits] &= ~(std::uint64_t{1} << (first % kWordBits));
     current = &threads[first];
     threadIdx = current->index;
     switch_to(host, current->fiber);
-    race_acquire(&block_order);
-#ifdef RETINAFACE_RACE_CHECK
-    for (unsigned i = 0; i < count; ++i) __tsan_destroy_fiber(threads[i].fiber.race_context);
-#endif
+    race_acquire(&block_end);
 }
 
 }  // namespace
@@ -294,7 +303,7 @@ void schedule(std::uint64_t wanted) {
 
 void barrier() {
     Thread& self = *current;
-    char* const ordered = &barrier_order[barriers % 2];
+    const char* const ordered = &barrier_order[barriers % 2];
     race_release(ordered);
     self.state = State::at_barrier;
     ++at_barrier;
@@ -311,7 +320,7 @@ Exchange collective(const char* name, unsigned mask, std::uint64_t value, bool o
     self.value = value;
     self.state = State::in_collective;
     if ((mask >> lane & 1U) == 0) stop("a collective whose mask does not hold the caller");
-    char* const ordered =
+    const char* const ordered =
         &threads[i - lane + static_cast<unsigned>(__builtin_ctz(mask & alive_lanes[i / 32]))].order;
     if (orders_memory) race_release(ordered);
     complete(i - lane, lane);
@@ -341,14 +350,10 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, void (*body)(const void*)
     kernel_body = body;
     kernel_call = call;
     const std::uint64_t blocks = std::uint64_t{grid.x} * grid.y * grid.z;
-    // An odd step that has no divisor in common with the number of blocks comes past all of them.
+    // A step that has no divisor in common with the number of blocks comes past all of them.
     std::uint64_t at = order == kInOrder ? 0 : order == kReversed ? blocks - 1 : next_random() % blocks;
     std::uint64_t step = order == kInOrder ? 1 : order == kReversed ? blocks - 1 : next_random() % blocks;
-    const auto divisor = [](std::uint64_t a, std::uint64_t b) {
-        while (b != 0) a = std::exchange(b, a % b);
-        return a;
-    };
-    while (divisor(blocks, step) != 1) step = step + 1;
+    while (std::gcd(blocks, step) != 1) ++step;
     for (std::uint64_t k = 0; k < blocks; ++k) {
         blockIdx = {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
                     static_cast<unsigned>(at / grid.x / grid.y)};

@@ -163,7 +163,7 @@ void reset_counters() {
     fresh.live_allocations = old.live_allocations;
     fresh.live_bytes = fresh.peak_bytes = old.live_bytes;
     fresh.live_events = old.live_events;
-    old = fresh;
+    old = std::move(fresh);
 }
 
 void fail_next(const char* name, cudaError_t error) { fail_after(name, 0, error); }
