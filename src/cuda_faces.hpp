@@ -17,29 +17,30 @@
 
 namespace retinaface::python {
 
-// Faces on a device, and what must outlive the work on the stream: the arrays that it reads.
+// Faces on a device, and what must outlive them: the stream, and the arrays that it reads.
 class FacesOnDevice {
   public:
-    FacesOnDevice(cuda::DeviceFaces faces, std::vector<DeviceArrayOwner> inputs)
-        : faces_(std::move(faces)), inputs_(std::move(inputs)) {}
+    FacesOnDevice(cuda::DeviceFaces faces, std::vector<Owner> owners)
+        : faces_(std::move(faces)), owners_(std::move(owners)) {}
     FacesOnDevice(const FacesOnDevice&) = delete;
     FacesOnDevice& operator=(const FacesOnDevice&) = delete;
     ~FacesOnDevice() {
+        faces_ = cuda::DeviceFaces();  // first, for it is given back on a stream that Python may own
         if (Py_IsInitialized() == 0) {
             // A library that lets go of a capsule after Python's end: there is nobody to give anything back
             // to.
-            new std::vector<DeviceArrayOwner>(std::move(inputs_));
+            new std::vector<Owner>(std::move(owners_));
             return;
         }
         const py::gil_scoped_acquire acquire;  // the owner of a capsule may be any thread
-        inputs_.clear();
+        owners_.clear();
     }
 
     [[nodiscard]] const cuda::DeviceFaces& faces() const noexcept { return faces_; }
 
   private:
     cuda::DeviceFaces faces_;
-    std::vector<DeviceArrayOwner> inputs_;
+    std::vector<Owner> owners_;
 };
 
 // An array of these faces: it lives as long as any view of it, in whatever library.

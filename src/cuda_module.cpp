@@ -14,9 +14,7 @@
 #include "retinaface/cuda.hpp"
 
 #ifdef RETINAFACE_CUDA_ON_CPU
-namespace cuda_on_cpu {
-void treat_all_memory_as_device(bool on);
-}
+#include "cuda_on_cpu.hpp"
 #endif
 
 namespace retinaface::python {
@@ -66,7 +64,7 @@ struct Batch {
     int device = -1;
     std::uintptr_t stream = 0;           // of the call
     std::vector<std::uintptr_t> others;  // to be waited for
-    std::vector<DeviceArrayOwner> owners;
+    std::vector<Owner> owners;
 
     void add(const ArgumentName& name, DeviceArrayView& view) {
         int at = -1;
@@ -76,6 +74,7 @@ struct Batch {
             try {
                 at = cuda::device_of(view.data);
             } catch (const cuda::Error& error) {
+                if (cuda::device_count() == 0) throw;  // then it is not the argument's fault
                 throw py::value_error(name.words() +
                                       ": expected memory of a CUDA device, got an address of "
                                       "which CUDA says: " +
@@ -192,6 +191,7 @@ std::shared_ptr<FacesOnDevice> run_postprocess(const std::vector<std::size_t>& s
         faces = cuda::postprocess(pyramid, image, levels.data(), batch.length, options, batch.device,
                                   batch.stream);
     }
+    batch.owners.push_back({stream, nullptr});
     return std::make_shared<FacesOnDevice>(std::move(faces), std::move(batch.owners));
 }
 
@@ -217,9 +217,22 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     module.doc() =
         "Post-processing on CUDA devices. Its functions are documented in retinaface_fast.ops.cuda.";
 #ifdef RETINAFACE_CUDA_ON_CPU
-    // For tests only: kernels on the CPU, and the memory of NumPy is a device's.
+    // For tests only: the kernels run on the CPU, memory of NumPy is a device's, and what was asked of CUDA
+    // since the last time is counted.
     cuda_on_cpu::treat_all_memory_as_device(true);
     module.attr("on_cpu") = true;
+    module.def("counters", []() {
+        const cuda_on_cpu::Counters counters = cuda_on_cpu::counters();
+        cuda_on_cpu::reset_counters();
+        py::dict counts;
+        counts["launches"] = counters.launches;
+        counts["synchronisations"] = counters.synchronisations;
+        counts["stream_waits"] = counters.stream_waits;
+        counts["copies_to_host"] = counters.copies_to_host;
+        counts["live_allocations"] = counters.live_allocations;
+        counts["live_events"] = counters.live_events;
+        return counts;
+    });
 #else
     module.attr("on_cpu") = false;
 #endif

@@ -23,9 +23,9 @@ inline std::uintptr_t protocol_stream(std::uintptr_t stream) noexcept {
     return stream == 0 ? kLegacyStream : stream;
 }
 
-// What keeps the memory of an array: the object that described it, or the tensor that DLPack handed over. To
-// be given back with the GIL held.
-struct DeviceArrayOwner {
+// What keeps something of a device alive: the object that described it, or the tensor that DLPack handed
+// over. To be let go of with the GIL held.
+struct Owner {
     py::object object;
     std::shared_ptr<void> tensor;
 };
@@ -37,7 +37,7 @@ struct DeviceArrayView {
     std::ptrdiff_t stride = 0;             // floats between images
     std::optional<int> device;             // if the protocol says so
     std::optional<std::uintptr_t> stream;  // on which it is being written, if it is still to be waited for
-    DeviceArrayOwner owner;
+    Owner owner;
 };
 
 // What an object says of its array, in the terms of both protocols.

@@ -238,6 +238,7 @@ MEMBERS = {
         "max_side",
         "model",
         "nms_threshold",
+        "precision",
         "replace",
         "score_threshold",
         "threads",
@@ -266,7 +267,14 @@ SETTINGS = {
     "max_side": None,
     "max_pixels": None,
 }
-NETWORK = {"model": "mobilenet0.25", "weights": None, "engine": "auto", "device": None, "threads": None}
+NETWORK = {
+    "model": "mobilenet0.25",
+    "weights": None,
+    "engine": "auto",
+    "device": None,
+    "threads": None,
+    "precision": None,
+}
 OVERRIDES = dict.fromkeys(SETTINGS)
 PASSES = {"tta": None, "close_ups": True, "tile_side": None}
 

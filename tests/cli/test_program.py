@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -150,6 +151,7 @@ def test_the_defaults_are_those_of_the_detector() -> None:
         "engine",
         "device",
         "threads",
+        "precision",
         "score_threshold",
         "nms_threshold",
         "top_k",
@@ -188,6 +190,66 @@ def test_info_for_people(capsys: pytest.CaptureFixture[str], cache: Path) -> Non
         *(f"native {retinaface_fast.__version__}", "torch", f"{cache} (offline)", *REGISTRY),
     ):
         assert part in out
+
+
+@pytest.mark.parametrize(
+    ("kernels", "uses", "words"),
+    [
+        ((None, "not built"), "torch", "torch operations (built without CUDA kernels)"),
+        ((("75", "80", "90"), None), "cuda", "CUDA kernels for sm_75, sm_80, sm_90"),
+        ((("90",), "no device"), "torch", "torch operations (CUDA kernels for sm_90: no device)"),
+        ((("90",), ImportError("no libcudart")), None, "none (CUDA kernels: cannot be loaded: no libcudart)"),
+    ],
+    ids=["not built", "in use", "no device", "broken"],
+)
+def test_info_says_what_makes_the_faces_on_a_gpu(
+    kernels: tuple[tuple[str, ...] | None, str | ImportError | None],
+    uses: str | None,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    architectures, obstacle = kernels
+
+    def look(_device: int) -> str | None:
+        if isinstance(obstacle, ImportError):
+            raise obstacle
+        return obstacle
+
+    module = SimpleNamespace(
+        is_built=lambda: architectures is not None,
+        architectures=lambda: architectures or (),
+        obstacle=look,
+    )
+    monkeypatch.setattr(ops, "cuda", module, raising=False)
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)["gpu_postprocessing"]
+    assert (facts["uses"], facts["kernels"]) == (uses, architectures is not None)
+    assert str(facts["obstacle"]).endswith(str(obstacle))
+    assert facts["architectures"] == ([] if uses is None else list(architectures or ()))
+    assert main(["info"]) == 0
+    assert f"post-processing by {words}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_info_imports_no_torch() -> None:
+    code = (
+        "import sys; from retinaface_fast.cli import info; info.collect(); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+@pytest.mark.parametrize(
+    ("precision", "code", "message"),
+    [("half", 2, "precision: expected 'float32' or 'float16', got 'half'"), ("float16", 1, "'float16'")],
+)
+def test_a_precision_that_cannot_be(
+    precision: str, code: int, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    picture = tmp_path / "a.jpg"
+    picture.write_bytes(b"")
+    assert main(["detect", str(picture), "--device", "cpu", "--precision", precision]) == code
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_number_of_threads_may_come_from_the_environment(

@@ -6,7 +6,7 @@ import gc
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -26,6 +26,9 @@ from tests.ops.device_arrays import (
     through_interface,
 )
 from tests.ops.samples import random_outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
 
@@ -149,7 +152,73 @@ def test_dlpack_takes_what_the_protocol_says(rng: np.random.Generator) -> None:
         rows.__dlpack__(copy=True)
 
 
+# --- what CUDA is asked for
+
+
+def counted(do: Callable[[], Any]) -> tuple[Any, dict[str, int]]:
+    """What a call returns, and what it asked of CUDA."""
+    module: Any = device_arrays.cuda_on_cpu()
+    module.counters()
+    return do(), module.counters()
+
+
+def test_nothing_waits_unless_it_is_asked_to(rng: np.random.Generator) -> None:
+    raw = random_outputs(rng, SIZE_HW, batch=3)
+    arrays = several(WithInterface, raw)
+    faces, counts = counted(lambda: cuda.postprocess(*arrays, SIZE_HW, stream=4096))
+    assert counts["launches"] > 0
+    assert (counts["synchronisations"], counts["stream_waits"], counts["copies_to_host"]) == (0, 0, 0)
+    for look in (lambda: faces.rows.__cuda_array_interface__, lambda: faces.rows.__dlpack__(stream=-1)):
+        _, counts = counted(look)
+        assert (counts["synchronisations"], counts["stream_waits"], counts["copies_to_host"]) == (0, 0, 0)
+    _, counts = counted(faces.to_host)
+    assert (counts["synchronisations"], counts["copies_to_host"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "waits"),
+    [
+        (0, (None, None, None), 0),
+        (0, (1, 1, 1), 0),
+        (1, (1, 1, 1), 0),
+        (0, (2, 2, 2), 1),
+        (4096, (4096, 4096, None), 0),
+        (4096, (1, 1, 1), 1),
+        (4096, (8192, 1, 8192), 2),
+        (2, (1, 2, 8192), 2),
+    ],
+    ids=repr,
+)
+def test_streams_of_the_arrays_are_waited_for_once(
+    ours: int, theirs: tuple[int | None, ...], waits: int, rng: np.random.Generator
+) -> None:
+    raw = random_outputs(rng, SIZE_HW)
+    arrays = [WithInterface(array, stream=stream) for array, stream in zip(raw, theirs, strict=True)]
+    faces, counts = counted(lambda: cuda.postprocess(*arrays, SIZE_HW, stream=ours))
+    assert (counts["stream_waits"], counts["synchronisations"], counts["live_events"]) == (waits, 0, 0)
+    assert_same_faces(faces.to_host(), ops.postprocess(*raw, SIZE_HW))
+
+
+@pytest.mark.parametrize(
+    ("ours", "consumer", "waits"),
+    [(0, None, 0), (0, 1, 0), (0, 2, 1), (4096, None, 1), (4096, 4096, 0), (4096, 1, 1), (2, -1, 0)],
+)
+def test_the_stream_of_a_consumer_waits(
+    ours: int, consumer: int | None, waits: int, rng: np.random.Generator
+) -> None:
+    raw = random_outputs(rng, SIZE_HW)
+    faces = cuda.postprocess(*several(WithInterface, raw), SIZE_HW, stream=ours)
+    capsule, counts = counted(lambda: faces.rows.__dlpack__(stream=consumer))
+    assert (counts["stream_waits"], counts["synchronisations"]) == (waits, 0)
+    through_dlpack(capsule)
+
+
 # --- lifetime
+
+
+def live_allocations() -> int:
+    module: Any = device_arrays.cuda_on_cpu()
+    return module.counters()["live_allocations"]
 
 
 def let_go(*references: weakref.ref[Any]) -> list[bool]:
@@ -186,8 +255,8 @@ def test_faces_keep_what_dlpack_handed_over(rng: np.random.Generator) -> None:
 def test_views_outlive_their_faces(export: str, rng: np.random.Generator) -> None:
     raw = random_outputs(rng, SIZE_HW, batch=2)
     arrays = several(WithInterface, raw)
-    # The inputs go with the memory of the faces, so that their end is its end.
     watched = weakref.ref(arrays[0])
+    before = live_allocations()
     faces = cuda.postprocess(*arrays, SIZE_HW)
     expected = np.concatenate([image.scores for image in ops.postprocess(*raw, SIZE_HW)])
     view: Any = faces.rows
@@ -197,6 +266,7 @@ def test_views_outlive_their_faces(export: str, rng: np.random.Generator) -> Non
         view = through_dlpack(view)
     del faces, arrays
     assert let_go(watched) == [False]
+    assert live_allocations() == before + 1
     others = [cuda.postprocess(*several(WithInterface, raw), SIZE_HW, score_threshold=0.1) for _ in range(3)]
     if export == "array":
         rows = through_interface(view).copy()
@@ -205,15 +275,28 @@ def test_views_outlive_their_faces(export: str, rng: np.random.Generator) -> Non
     assert_same_bits(rows[: len(expected), 4], expected)
     del view, others
     assert let_go(watched) == [True]
+    assert live_allocations() == before
 
 
 def test_a_capsule_may_be_dropped_on_any_thread(rng: np.random.Generator) -> None:
     arrays = several(WithInterface, random_outputs(rng, SIZE_HW))
     watched = weakref.ref(arrays[0])
+    before = live_allocations()
     capsules = [cuda.postprocess(*arrays, SIZE_HW).rows.__dlpack__()]
     del arrays
     with ThreadPoolExecutor(1) as pool:
         pool.submit(capsules.clear).result()
+    assert let_go(watched) == [True]
+    assert live_allocations() == before
+
+
+def test_a_stream_that_is_an_object_is_kept(rng: np.random.Generator) -> None:
+    stream = CudaStream(0, 4096)
+    watched = weakref.ref(stream)
+    faces = cuda.postprocess(*several(WithInterface, random_outputs(rng, SIZE_HW)), SIZE_HW, stream=stream)
+    del stream
+    assert let_go(watched) == [False]
+    del faces
     assert let_go(watched) == [True]
 
 
@@ -224,6 +307,7 @@ def test_calls_leave_no_references(rng: np.random.Generator) -> None:
         arrays = [*several(convert, raw), convert(short)]
         watched = [*arrays, *raw, SIZE_HW]
         before = [sys.getrefcount(item) for item in watched]
+        memory = live_allocations()
         for _ in range(5):
             faces = cuda.postprocess(*arrays[:3], SIZE_HW)
             assert faces.to_host()
@@ -236,3 +320,4 @@ def test_calls_leave_no_references(rng: np.random.Generator) -> None:
         del faces
         gc.collect()
         assert [sys.getrefcount(item) for item in watched] == before
+        assert live_allocations() == memory

@@ -3,13 +3,13 @@
 // Never compiled with -fsanitize=thread (RETINAFACE_RACE_CHECK says that the rest is): what the fibers share
 // here is no race of the kernel's, and what orders them is told to the checker by hand.
 #include <sys/mman.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
 
+#include "context.hpp"
 #include "runtime.hpp"
 
 #if defined(__has_feature)
@@ -38,7 +38,7 @@ constexpr unsigned kWordBits = 64;
 constexpr std::size_t kStackBytes = std::size_t{256} << 10U;
 
 struct Fiber {
-    ucontext_t context;
+    Context context;
     const void* stack = nullptr;  // lowest address
     std::size_t stack_bytes = 0;
     void* fake_stack = nullptr;    // of AddressSanitizer
@@ -116,7 +116,7 @@ void switch_to(Fiber& from, Fiber& to) {
 #ifdef RETINAFACE_RACE_CHECK
     __tsan_switch_to_fiber(to.race_context, __tsan_switch_to_fiber_no_sync);
 #endif
-    swapcontext(&from.context, &to.context);
+    switch_context(from.context, to.context);
     arrived(from);
 }
 
@@ -252,11 +252,7 @@ void make_fiber(Fiber& fiber) {
     void* const stack = static_cast<char*>(memory) + page;
     fiber.stack = stack;
     fiber.stack_bytes = kStackBytes;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = stack;
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, run_fiber, 0);
+    prepare(fiber.context, stack, kStackBytes, run_fiber);
 }
 
 void run_block() {

@@ -20,6 +20,7 @@ namespace {
 // Neither 0 nor a plausible number, and no NaN, which comparisons would hide.
 constexpr int kPoison = 0xA5;
 constexpr std::size_t kAlignment = 256;
+constexpr std::size_t kDeviceBytes = std::size_t{2} << 30U;  // a small device
 
 struct Range {
     std::size_t bytes;
@@ -362,6 +363,7 @@ cudaError_t cudaMemPoolDestroy(cudaMemPool_t pool) {
 cudaError_t cudaMallocFromPoolAsync(void** memory, std::size_t bytes, cudaMemPool_t pool, cudaStream_t) {
     return call("cudaMallocFromPoolAsync", [&](Runtime& the) {
         if (pool == nullptr || bytes == 0) return cudaErrorInvalidValue;
+        if (bytes > cuda_on_cpu::kDeviceBytes - the.counters.live_bytes) return cudaErrorMemoryAllocation;
         if (posix_memalign(memory, cuda_on_cpu::kAlignment, bytes) != 0) return cudaErrorMemoryAllocation;
         std::memset(*memory, cuda_on_cpu::kPoison, bytes);
         the.allocations[static_cast<const char*>(*memory)] = {bytes, pool->device};

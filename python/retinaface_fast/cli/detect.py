@@ -98,6 +98,13 @@ def detect(
             rich_help_panel=_DETECTOR,
         ),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, which is the default, or float16 with the engine torch on a CUDA device.",
+            rich_help_panel=_DETECTOR,
+        ),
+    ] = None,
     score_threshold: Annotated[
         float,
         typer.Option(
@@ -199,6 +206,7 @@ def detect(
             engine=engine,
             device=device,
             threads=threads,
+            precision=precision,
             score_threshold=score_threshold,
             nms_threshold=nms_threshold,
             top_k=top_k,

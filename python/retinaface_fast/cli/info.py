@@ -36,6 +36,7 @@ def collect() -> dict[str, object]:
         "simd_levels": list(ops.simd_levels()),
         "threads": _threads(),
         "engines": available_engines(),
+        "gpu_postprocessing": _gpu_postprocessing(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "cache_dir": str(cache_dir()),
         "offline": is_offline(),
@@ -52,6 +53,35 @@ def _threads() -> int:
         raise typer.BadParameter(str(error)) from None
 
 
+def _gpu_postprocessing() -> dict[str, object]:
+    """What makes faces of the outputs of a network that runs in torch on the first CUDA device, and why."""
+    from retinaface_fast.ops import cuda
+
+    try:
+        built, architectures, obstacle = cuda.is_built(), cuda.architectures(), cuda.obstacle(0)
+    except ImportError as error:  # of the kernels, which are there: what a bug report should hold
+        return {"uses": None, "kernels": True, "architectures": [], "obstacle": f"cannot be loaded: {error}"}
+    return {
+        "uses": "cuda" if obstacle is None else "torch",
+        "kernels": built,
+        "architectures": list(architectures),
+        "obstacle": obstacle,
+    }
+
+
+def _in_words(postprocessing: dict[str, object]) -> str:
+    architectures = postprocessing["architectures"]
+    assert isinstance(architectures, list)
+    if not postprocessing["kernels"]:
+        return "torch operations (built without CUDA kernels)"
+    names = ", ".join(f"sm_{architecture}" for architecture in architectures)
+    kernels = f"CUDA kernels for {names}" if names else "CUDA kernels"
+    if postprocessing["obstacle"] is None:
+        return kernels
+    instead = "torch operations" if postprocessing["uses"] == "torch" else "none"
+    return f"{instead} ({kernels}: {postprocessing['obstacle']})"
+
+
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
@@ -66,6 +96,8 @@ def info(*, as_json: Annotated[bool, typer.Option("--json", help="Everything, as
         typer.echo(json.dumps(facts, indent=2))
         return
     engines, libraries, weights = facts["engines"], facts["libraries"], facts["weights"]
+    postprocessing = facts["gpu_postprocessing"]
+    assert isinstance(postprocessing, dict)
     assert isinstance(engines, dict)
     assert isinstance(libraries, dict)
     assert isinstance(weights, list)
@@ -77,6 +109,7 @@ def info(*, as_json: Annotated[bool, typer.Option("--json", help="Everything, as
         "SIMD level": f"{facts['simd_level']} (of {', '.join(facts['simd_levels'])})",
         "threads": f"{facts['threads']} for one picture",
         "engines": ", ".join(f"{name} {version or 'not installed'}" for name, version in engines.items()),
+        "on a CUDA device": f"post-processing by {_in_words(postprocessing)}",
         "libraries": ", ".join(f"{name} {version}" for name, version in libraries.items() if version),
         "cache": str(facts["cache_dir"]) + (" (offline)" if facts["offline"] else ""),
     }

@@ -193,7 +193,8 @@ def postprocess(
         keep_top_k: Faces of one image that are returned; all if None.
         stream: Where the work is enqueued: the address of a CUDA stream, such as
             `torch.cuda.current_stream().cuda_stream` or the `ptr` of CuPy's, 0 for the default stream, or an
-            object with `__cuda_stream__`. It must live as long as what is returned.
+            object with `__cuda_stream__`. It must live as long as what is returned, which keeps an object
+            alive.
 
     Returns:
         The faces on the device.
