@@ -21,7 +21,11 @@ import inspect_cuda  # beside this file
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "cuda"
-TESTS = (*sorted((ROOT / "tests" / "ops").glob("test_cuda*.py")), "tests/engines/test_torch_postprocess.py")
+TESTS = (
+    *sorted((ROOT / "tests" / "ops").glob("test_cuda*.py")),
+    "tests/engines/test_torch_postprocess.py",
+    "tests/test_benchmark_cuda.py",
+)
 
 #: Loads the module as the package would, and asks it what does not need a device.
 LOAD = """
