@@ -157,3 +157,33 @@ def test_help_lists_every_command(dev: ModuleType) -> None:
     done = subprocess.run([sys.executable, str(DEV), "--help"], capture_output=True, text=True, check=True)
     for command in dev.COMMANDS:
         assert f"\n  {command} " in done.stdout
+
+
+def test_the_cuda_stage_brings_its_tools(
+    dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: list[str] = []
+    ran: list[tuple[object, ...]] = []
+    venv = dev.Venv(tmp_path / "venv")
+    venv.bin.mkdir(parents=True)
+
+    def pip(*arguments: str) -> None:
+        installed.extend(arguments[1:])
+        for name in ("cmake", "ninja", "pybind11-config"):
+            venv.tool(name).touch()
+
+    monkeypatch.setattr(venv, "install", lambda *extras: installed.extend(extras))
+    monkeypatch.setattr(venv, "pip", pip)
+    monkeypatch.setattr(dev, "run", lambda *command: ran.append(command))
+    for _ in range(2):
+        dev.cuda(venv, ["-x"])
+    assert installed == ["test", *dev.CPP_TOOLS, "pybind11>=2.13", "test"]
+    assert ran == [(venv.python, dev.ROOT / "tools" / "try_cuda.py", "-x")] * 2
+
+
+def test_cuda_sources_are_cpp_files(dev: ModuleType) -> None:
+    for name in ("csrc/cuda/a.cu", "csrc/cuda/a.cuh", "csrc/cuda/CMakeLists.txt", "csrc/tests/on_cpu/a.h"):
+        (dev.ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+        (dev.ROOT / name).touch()
+    names = [file.name for file in dev.cpp_files()]
+    assert names == ["a.cpp", "a.cu", "a.cuh", "a.h", "module.cpp"]
