@@ -58,6 +58,7 @@ struct Problem {
     std::uint32_t batch_size;
     std::uint32_t order_limit;  // candidates of an image that enter suppression
     std::uint32_t keep_limit;   // faces that leave it
+    std::uint32_t chunk_rows;   // of a chunk, in whole words; fewer than kChunk where order_limit is
     bool probabilities;
     float scan_bound;
     float score_bound;
@@ -70,9 +71,9 @@ struct Problem {
     float4* ordered_boxes;        // the same; xyxy
     float* ordered_areas;         // the same; 0: overlaps nothing, below 0: the box is not finite
     std::uint64_t* removed;       // (batch_size, kChunkWords): bits of the candidates of a chunk
-    std::uint64_t* overlap;       // (batch_size, kChunk, kChunkWords): bits of the later ones that each meets
-    std::uint32_t* kept;          // (batch_size, keep_limit): places in the order
-    std::uint32_t* kept_count;    // (batch_size)
+    std::uint64_t* overlap;  // (batch_size, chunk_rows, kChunkWords): bits of the later ones that each meets
+    std::uint32_t* kept;     // (batch_size, keep_limit): places in the order
+    std::uint32_t* kept_count;  // (batch_size)
 
     std::int32_t* offsets;  // (batch_size + 1)
     float* rows;            // (batch_size * keep_limit, kFaceFloats)
@@ -303,7 +304,7 @@ extern "C" __global__ void __launch_bounds__(kWordBits)
             word |= static_cast<std::uint64_t>(meets) << column;
         }
     }
-    problem.overlap[(std::size_t{image} * kChunk + row) * kChunkWords + blockIdx.x] = word;
+    problem.overlap[(std::size_t{image} * problem.chunk_rows + row) * kChunkWords + blockIdx.x] = word;
 }
 
 // Goes through the candidates of a chunk in order and keeps those that no kept one has suppressed: grid
@@ -318,7 +319,8 @@ extern "C" __global__ void __launch_bounds__(kWarp)
     const std::uint32_t count = left < kChunk ? left : kChunk;
     const unsigned words = (count + kWordBits - 1) / kWordBits;
     const float* const areas = problem.ordered_areas + std::size_t{image} * problem.order_limit + first;
-    const std::uint64_t* const overlap = problem.overlap + std::size_t{image} * kChunk * kChunkWords;
+    const std::uint64_t* const overlap =
+        problem.overlap + std::size_t{image} * problem.chunk_rows * kChunkWords;
     std::uint32_t* const kept = problem.kept + std::size_t{image} * problem.keep_limit;
     std::uint32_t kept_count = chunk == 0 ? 0 : problem.kept_count[image];
     std::uint64_t removed = 0;

@@ -94,11 +94,13 @@ class Buffer {
     Buffer& operator=(const Buffer&) = delete;
     ~Buffer() {
         if (memory_ == nullptr) return;
-        try {
-            const OnDevice on(device_);  // the default stream is that of the current device
-            static_cast<void>(cudaFreeAsync(memory_, stream_));
-        } catch (const Error&) {  // NOLINT(bugprone-empty-catch): the process ends, and CUDA is gone already
-        }
+        // The default stream is that of the current device. Nothing can be said here of what fails: at the
+        // end of the process, CUDA may be gone already.
+        int before = device_;
+        static_cast<void>(cudaGetDevice(&before));
+        if (before != device_) static_cast<void>(cudaSetDevice(device_));
+        static_cast<void>(cudaFreeAsync(memory_, stream_));
+        if (before != device_) static_cast<void>(cudaSetDevice(before));
     }
     [[nodiscard]] char* get() const noexcept { return static_cast<char*>(memory_); }
 
@@ -162,6 +164,7 @@ Problem problem_of(const AnchorPyramid& pyramid, ImageSize image, const DeviceLe
         throw std::invalid_argument("CUDA takes from 1 to 65535 images");
     }
     const std::size_t anchors = pyramid.num_anchors(image);
+    if (anchors == 0) throw std::invalid_argument("the image has no anchors");
     if (anchors > kMaxAnchors) throw std::invalid_argument("the image has more than 2147483647 anchors");
     Problem problem{};
     std::uint32_t first = 0;
@@ -185,6 +188,7 @@ Problem problem_of(const AnchorPyramid& pyramid, ImageSize image, const DeviceLe
     problem.batch_size = static_cast<std::uint32_t>(batch_size);
     problem.order_limit = limit(anchors, options.top_k);
     problem.keep_limit = limit(problem.order_limit, options.keep_top_k);
+    problem.chunk_rows = std::min(blocks(problem.order_limit, kWordBits) * kWordBits, kChunk);
     if (batch_size * problem.keep_limit > kMaxAnchors) {
         throw std::invalid_argument("the batch may have more than 2147483647 faces; lower keep_top_k");
     }
@@ -286,7 +290,7 @@ DeviceFaces postprocess(const AnchorPyramid& pyramid, ImageSize image, const Dev
     scratch.add(problem.ordered_boxes, ordered);
     scratch.add(problem.ordered_areas, ordered);
     scratch.add(problem.removed, batch_size * kChunkWords);
-    scratch.add(problem.overlap, batch_size * kChunk * kChunkWords);
+    scratch.add(problem.overlap, batch_size * problem.chunk_rows * kChunkWords);
     scratch.add(problem.kept, batch_size * problem.keep_limit);
     scratch.add(problem.kept_count, batch_size);
     Layout results;
