@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compiles the CUDA kernels for each processor that a build is for, and looks into what came out.
 
-    python tools/inspect_cuda.py [--build DIR] [--if-present] [--architectures 75 80 90]
+    python tools/inspect_cuda.py [--build DIR] [--if-present] [--architectures 75 80 90] [--ptx DIR]
 
 Nothing runs on a device. Warnings are errors. Looked at are
 
@@ -11,7 +11,8 @@ Nothing runs on a device. Warnings are errors. Looked at are
   approximation, no flushed denormal. Only that is the same, bit for bit, as what the host computes.
 
 `--build` takes the compiler and its options from a CMake build with compile_commands.json, so that what is
-looked at is what is built; without it there are options of this script. The exit code is 1 where something is
+looked at is what is built; without it there are options of this script. `--ptx` leaves the PTX in a folder,
+as sm_75.ptx and so on. The exit code is 1 where something is
 wrong, and 2 where there is no nvcc: 0 with `--if-present`.
 """
 
@@ -199,6 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", type=Path, help="folder of a CMake build, whose options are taken")
     parser.add_argument("--if-present", action="store_true", help="without nvcc, say so and exit with 0")
+    parser.add_argument("--ptx", type=Path, help="folder that the PTX is left in")
     parser.add_argument("--architectures", nargs="+", default=ARCHITECTURES, metavar="NN")
     parsed = parser.parse_args(arguments)
 
@@ -214,6 +216,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
         results = list(pool.map(lambda arch: inspect(compiler, arch, Path(folder)), parsed.architectures))
+        if parsed.ptx:
+            parsed.ptx.mkdir(parents=True, exist_ok=True)
+            for file in Path(folder).glob("*.ptx"):
+                shutil.copy(file, parsed.ptx)
 
     print(f"{'':7}{'kernel':<28}{'registers':>10}{'shared bytes':>14}{'stack':>7}{'spilled':>9}")
     for architecture, (used, _) in zip(parsed.architectures, results, strict=True):

@@ -2,7 +2,8 @@
 """What can be known of the CUDA kernels on a machine without a GPU: `python3 dev.py cuda`.
 
 Where there is nvcc, kernels, library and extension module are built with warnings as errors, the module is
-loaded, and `inspect_cuda.py` looks into what was compiled. In any case the same kernels and what launches
+loaded, and `inspect_cuda.py` looks into what was compiled. What nvcc made of the kernels for each processor,
+turned into C++ by `ptx_to_cpp.py`, then runs in their tests. In any case the same kernels and what launches
 them, compiled for the CPU, run in the tests of the bindings and of the engine. (Their tests in C++ are in
 `dev.py cpp`.)
 
@@ -72,6 +73,7 @@ def main(arguments: list[str]) -> int:
     pybind11 = subprocess.run(
         [sys.executable, "-m", "pybind11", "--cmakedir"], capture_output=True, text=True, check=True
     ).stdout.strip()
+    ptx = [BUILD / "ptx" / f"sm_{architecture}.ptx" for architecture in inspect_cuda.ARCHITECTURES]
     try:
         run(
             *("cmake", "-S", ROOT, "-B", BUILD, "-G", "Ninja", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"),
@@ -79,10 +81,15 @@ def main(arguments: list[str]) -> int:
             *(f"-DRETINAFACE_CUDA={'ON' if nvcc else 'OFF'}", f"-Dpybind11_DIR={pybind11}"),
             f"-DPython_EXECUTABLE={sys.executable}",
             *([f"-DCMAKE_CUDA_COMPILER={nvcc}"] if nvcc else []),
+            f"-DRETINAFACE_PTX={';'.join(map(str, ptx)) if nvcc else ''}",
         )
         if nvcc:
             run(sys.executable, "-c", LOAD, module("_cuda", BUILD / "src"))
-            run(sys.executable, ROOT / "tools" / "inspect_cuda.py", "--build", BUILD)
+            run(sys.executable, ROOT / "tools" / "inspect_cuda.py", "--build", BUILD, "--ptx", BUILD / "ptx")
+            programs = [f"test_cuda_postprocess_{file.stem}" for file in ptx]
+            run("cmake", "--build", BUILD, "--target", *programs)
+            for program in programs:
+                run(BUILD / "csrc" / "tests" / program)
         else:
             print("no nvcc: the kernels are compiled for the CPU only")
         on_cpu = str(module("_cuda_on_cpu", BUILD / "src" / "cuda_on_cpu"))
