@@ -6,7 +6,7 @@ import math
 
 import torch
 
-__all__ = ["compact", "greedy_choice"]
+__all__ = ["greedy_choice", "places_of"]
 
 #: Pairs of boxes that are looked at at a time.
 _PAIRS = 1 << 22
@@ -68,38 +68,35 @@ def greedy_choice(
         found = found + chosen.sum(dim=1)
         chosen &= (found < wanted)[:, None]
         most = max(1, int(chosen.sum(dim=1).max()))
-        keepers = table[:, compact(first, chosen, most, none)]
+        keepers = table[:, _compact(first, chosen, most, none)]
         worst = [
             _iou(keepers, table[:, some]).amax(dim=1)
             for some in torch.split(rest, max(1, pairs // (images * most)), dim=1)
         ]
         left = free[rest] & (torch.cat(worst, dim=1) <= threshold) & (found < wanted)[:, None]
         numbers = left.sum(dim=1).tolist()
-        undecided = compact(rest, left, max(numbers), none)
+        undecided = _compact(rest, left, max(numbers), none)
         if 0 in numbers:
             going = torch.tensor([image for image, number in enumerate(numbers) if number], dtype=torch.int64)
+            # What a pageable array holds is taken over at once: nothing waits for the stream.
             going = going.to(boxes.device, non_blocking=True)
             undecided, found = undecided[going], found[going]
     kept = kept[:none].view(candidates.shape)
     return kept if enough is None else kept & (kept.cumsum(1) <= enough)
 
 
-def compact(values: torch.Tensor, wanted: torch.Tensor, width: int, padding: int) -> torch.Tensor:
-    """The wanted values of each row in their order, and padding behind them.
+def places_of(wanted: torch.Tensor, width: int) -> torch.Tensor:
+    """Where the wanted of each row (B, N) bool are: (B, width) int64, ascending, then N."""
+    # The n-th is where their number becomes n: a search costs less than that all places go somewhere.
+    numbers = wanted.cumsum(dim=1, dtype=torch.int32)
+    nth = torch.arange(1, width + 1, dtype=torch.int32, device=wanted.device)
+    return torch.searchsorted(numbers, nth.repeat(len(wanted), 1))
 
-    Args:
-        values: (B, N) int64.
-        wanted: (B, N) bool, at most `width` in a row.
-        width: Columns of the result.
-        padding: Where a row has fewer values.
 
-    Returns:
-        (B, width) int64.
-    """
-    # What is not wanted goes into a column that nobody sees.
-    places = torch.where(wanted, wanted.cumsum(dim=1) - 1, width)
-    result = torch.full((len(values), width + 1), padding, dtype=torch.int64, device=values.device)
-    return result.scatter_(1, places, values)[:, :width]
+def _compact(values: torch.Tensor, wanted: torch.Tensor, width: int, padding: int) -> torch.Tensor:
+    """(B, width): the wanted values of each row of (B, N) in their order, and padding behind them."""
+    padded = torch.nn.functional.pad(values, (0, 1), value=padding)
+    return padded.gather(1, places_of(wanted, width))
 
 
 def _decide(overlap: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
@@ -124,15 +121,17 @@ def _decide(overlap: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, N) bool.
     """
-    # As bytes: on the CPU, torch has vector instructions for those and none for bool, 30 times slower.
+    # As bytes, for which torch has vector instructions on the CPU, and none for bool: 30 times slower.
     suppresses = overlap.triu_(1).view(torch.uint8)
+    candidates = candidates.view(torch.uint8)
     chosen = candidates
     while True:
         before = chosen
         for _ in range(_ROUNDS):
-            chosen = candidates & ((suppresses & chosen.view(torch.uint8)[:, :, None]).amax(dim=1) == 0)
+            suppressed = (suppresses & chosen[:, :, None]).amax(dim=1)
+            chosen = (candidates > suppressed).view(torch.uint8)
         if torch.equal(chosen, before):
-            return chosen
+            return chosen.view(torch.bool)
 
 
 def _sides_and_areas(boxes: torch.Tensor) -> torch.Tensor:
@@ -153,7 +152,8 @@ def _iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """(B, N, M) float32 IoU of boxes (5, B, N) and others (5, B, M), as in csrc/arithmetic.hpp; never NaN.
 
     Where two boxes do not meet, it is 0: a side of what they have in common is not positive, and taken for 0.
-    Two infinite sides of the same sign never meet in a difference here, nor do 0 and infinity in a product.
+    What they have in common is no larger than either, so that its sides and area are finite; an area is
+    positive, or infinite where there is nothing to have in common, so that no quotient is 0 / 0.
     """
     left, top, right, bottom, area = boxes[..., None].unbind(0)
     other_left, other_top, other_right, other_bottom, other_area = others[:, :, None].unbind(0)

@@ -16,7 +16,7 @@ from retinaface_fast._validation import check_fraction, check_number, check_opti
 from retinaface_fast.ops.postprocess import Faces
 
 from .torch_arithmetic import decode_boxes, decode_points, logit_bound, round_down_to_float, sigmoid
-from .torch_nms import compact, greedy_choice
+from .torch_nms import greedy_choice, places_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,11 +129,10 @@ def _candidates(
     anchors = values.shape[1]
     score_bound = round_down_to_float(threshold)
     found = values > (logit_bound(threshold) if logits else score_bound)
-    most = max(found.sum(dim=1).tolist(), default=0)
+    most = max(found.sum(dim=1, dtype=torch.int32).tolist(), default=0)
     if most == 0:
         return None
-    indices = torch.arange(anchors, device=values.device).expand_as(values)
-    indices = compact(indices, found, most, anchors)
+    indices = places_of(found, most)
     exist = indices < anchors
     indices = indices.clamp_(max=anchors - 1)
     scores = values.gather(1, indices)
