@@ -8,7 +8,8 @@ import torch
 
 __all__ = ["greedy_choice", "places_of"]
 
-#: Pairs of boxes that are looked at at a time.
+#: Pairs of boxes that are looked at at a time. What is computed of a pair takes 12 bytes at its peak: a
+#: process grew by 120 MB for 20,000 boxes of one image, less for 1,500 of 64 images and for 400 of 512.
 _PAIRS = 1 << 22
 
 #: Rounds between two looks at whether anything still changes: a look waits for the device, a round does not.

@@ -48,7 +48,8 @@ def postprocess(
 
     See `ops.postprocess`, whose result this is. The host waits for the device three times, to learn how many
     candidates each image has, how many faces there are, and for the faces, which are one copy; and in the
-    suppression, see `greedy_choice`. It does not wait longer for more images.
+    suppression, see `greedy_choice`: for a batch as often as for its longest image, or, in smaller blocks,
+    a few times more.
 
     Args:
         class_scores: For each level (B, A_level, 2) float32, background and face, all on one device, with any
