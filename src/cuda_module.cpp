@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <exception>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,13 +25,20 @@ namespace {
 constexpr const char* kStreamWords =
     "0 (the default stream), the address of a CUDA stream, or an object with __cuda_stream__";
 
+// That of a thread by itself is another one where faces are fetched, or let go of, in another thread.
+std::uintptr_t no_stream_of_a_thread(std::uintptr_t handle) {
+    if (handle != kPerThreadStream) return handle;
+    throw py::value_error(
+        "stream: expected a stream that is the same in all threads, got 2, the default stream of a thread");
+}
+
 std::uintptr_t stream_of(const py::object& stream) {
     if (const py::object protocol = optional_attribute({"stream"}, stream, "__cuda_stream__")) {
         const py::object answer = PyCallable_Check(protocol.ptr()) != 0 ? protocol() : protocol;
         if (const py::object pair = as_pair(answer)) {
             const auto version = whole_number<std::int64_t>(PyTuple_GET_ITEM(pair.ptr(), 0));
             const auto handle = whole_number<std::uintptr_t>(PyTuple_GET_ITEM(pair.ptr(), 1));
-            if (version == 0 && handle) return *handle;
+            if (version == 0 && handle) return no_stream_of_a_thread(*handle);
         }
         throw py::type_error("stream.__cuda_stream__: expected version 0 and an address, got " +
                              std::string(py::repr(answer)));
@@ -43,7 +51,7 @@ std::uintptr_t stream_of(const py::object& stream) {
         throw py::value_error(std::string("stream: expected ") + kStreamWords + ", got " +
                               std::string(py::repr(stream)));
     }
-    return *handle;
+    return no_stream_of_a_thread(*handle);
 }
 
 AnchorPyramid make_pyramid(const std::vector<std::size_t>& strides,
@@ -221,6 +229,9 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     // since the last time is counted.
     cuda_on_cpu::treat_all_memory_as_device(true);
     module.attr("on_cpu") = true;
+    module.def("fail_next", [](const char* name, int error) {
+        cuda_on_cpu::fail_next(name, static_cast<cudaError_t>(error));
+    });
     module.def("counters", []() {
         const cuda_on_cpu::Counters counters = cuda_on_cpu::counters();
         cuda_on_cpu::reset_counters();
@@ -236,6 +247,13 @@ PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
 #else
     module.attr("on_cpu") = false;
 #endif
+    py::register_local_exception_translator([](std::exception_ptr thrown) {
+        try {
+            std::rethrow_exception(std::move(thrown));
+        } catch (const cuda::OutOfMemory& error) {
+            PyErr_SetString(PyExc_MemoryError, error.what());
+        }
+    });
     module.def("device_count", &cuda::device_count);
     module.def("obstacle", &cuda::obstacle);
     module.def("architectures", &architectures);

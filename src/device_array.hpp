@@ -18,6 +18,7 @@ namespace retinaface::python {
 
 // Streams as both protocols write them: 0 is ambiguous there, 1 and 2 are those of CUDA without a handle.
 inline constexpr std::uintptr_t kLegacyStream = 1;
+inline constexpr std::uintptr_t kPerThreadStream = 2;
 
 inline std::uintptr_t protocol_stream(std::uintptr_t stream) noexcept {
     return stream == 0 ? kLegacyStream : stream;

@@ -13,71 +13,9 @@
 #include <cstdint>
 
 #include "arithmetic.hpp"
-#include "retinaface/cuda.hpp"
+#include "cuda/problem.cuh"
 
 namespace retinaface::cuda {
-
-constexpr unsigned kWarp = 32;
-constexpr unsigned kWholeWarp = 0xFFFFFFFFU;
-
-// Anchors that a thread looks at: the loads of all of them are on their way at once.
-constexpr unsigned kScanThreads = 256;
-constexpr unsigned kScanPerThread = 4;
-constexpr unsigned kScanBlock = kScanThreads * kScanPerThread;
-
-// Keys that a block sorts in shared memory, 16 KiB. Few images have more candidates.
-constexpr unsigned kSortTile = 2048;
-constexpr unsigned kSortThreads = 512;
-
-constexpr unsigned kDecodeThreads = 128;
-
-// Candidates among which overlaps are looked for at once. Half a MiB of bits for an image; the lanes of a
-// warp have a word of a row each.
-constexpr unsigned kWordBits = 64;
-constexpr unsigned kChunkWords = kWarp;
-constexpr unsigned kChunk = kChunkWords * kWordBits;
-
-// Threads that share the kept boxes out for one candidate.
-constexpr unsigned kCompareShares = 4;
-constexpr unsigned kCompareThreads = kWordBits * kCompareShares;
-
-constexpr unsigned kGatherThreads = 128;
-
-struct Level {
-    DeviceLevel outputs;
-    CellGrid grid;
-    std::uint32_t begin;  // index of its first anchor
-    std::uint32_t end;
-    float sizes[kMaxSizesPerLevel];
-};
-
-// What the kernels of one call share: the task, its buffers, its results.
-struct Problem {
-    Level levels[kMaxLevels];
-    std::uint32_t anchors;  // of an image
-    std::uint32_t batch_size;
-    std::uint32_t order_limit;  // candidates of an image that enter suppression
-    std::uint32_t keep_limit;   // faces that leave it
-    std::uint32_t chunk_rows;   // of a chunk, in whole words; fewer than kChunk where order_limit is
-    bool probabilities;
-    float scan_bound;
-    float score_bound;
-    float iou_threshold;
-    Variances variances;
-
-    std::uint32_t* found;         // (batch_size)
-    std::uint64_t* keys;          // (batch_size, anchors), `found` of them in use
-    std::uint64_t* ordered_keys;  // (batch_size, order_limit)
-    float4* ordered_boxes;        // the same; xyxy
-    float* ordered_areas;         // the same; 0: overlaps nothing, below 0: the box is not finite
-    std::uint64_t* removed;       // (batch_size, kChunkWords): bits of the candidates of a chunk
-    std::uint64_t* overlap;  // (batch_size, chunk_rows, kChunkWords): bits of the later ones that each meets
-    std::uint32_t* kept;     // (batch_size, keep_limit): places in the order
-    std::uint32_t* kept_count;  // (batch_size)
-
-    std::int32_t* offsets;  // (batch_size + 1)
-    float* rows;            // (batch_size * keep_limit, kFaceFloats)
-};
 
 __device__ __forceinline__ const Level& level_of(const Problem& problem, std::uint32_t index) {
     unsigned k = 0;
@@ -111,17 +49,23 @@ extern "C" __global__ void __launch_bounds__(kScanThreads)
     const unsigned image = blockIdx.y;
     const unsigned lane = threadIdx.x % kWarp;
     std::uint32_t index[kScanPerThread];
-    float value[kScanPerThread];
+    float face[kScanPerThread];
+    float background[kScanPerThread];
     for (unsigned k = 0; k < kScanPerThread; ++k) {
         index[k] = blockIdx.x * kScanBlock + k * kScanThreads + threadIdx.x;
-        value[k] = problem.scan_bound;  // of no anchor: not above it
-        if (index[k] < problem.anchors) {
-            const Level& level = level_of(problem, index[k]);
-            const float* const pair = level.outputs.class_scores +
-                                      static_cast<std::ptrdiff_t>(image) * level.outputs.class_stride +
-                                      std::size_t{2} * (index[k] - level.begin);
-            value[k] = problem.probabilities ? pair[1] : pair[1] - pair[0];
-        }
+        // Beyond the end, the last anchor once more.
+        const std::uint32_t at = index[k] < problem.anchors ? index[k] : problem.anchors - 1;
+        const Level& level = level_of(problem, at);
+        const float* const pair = level.outputs.class_scores +
+                                  static_cast<std::ptrdiff_t>(image) * level.outputs.class_stride +
+                                  std::size_t{2} * (at - level.begin);
+        background[k] = pair[0];
+        face[k] = pair[1];
+    }
+    float value[kScanPerThread];
+    for (unsigned k = 0; k < kScanPerThread; ++k) {
+        value[k] = problem.probabilities ? face[k] : face[k] - background[k];
+        if (index[k] >= problem.anchors) value[k] = problem.scan_bound;
     }
     unsigned passing[kScanPerThread];
     unsigned total = 0;
@@ -240,24 +184,36 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads)
 extern "C" __global__ void __launch_bounds__(kCompareThreads)
     retinaface_compare(const __grid_constant__ Problem problem, unsigned chunk) {
     __shared__ unsigned halves[kCompareThreads / kWarp];
+    __shared__ float4 boxes[kCompareThreads];
+    __shared__ float areas[kCompareThreads];
     const unsigned image = blockIdx.y;
     if (chunk_is_idle(problem, image, chunk)) return;
     const std::size_t base = std::size_t{image} * problem.order_limit;
     const std::uint32_t place = chunk * kChunk + blockIdx.x * kWordBits + threadIdx.x % kWordBits;
-    bool suppressed = false;
+    const std::uint32_t* const kept = problem.kept + std::size_t{image} * problem.keep_limit;
+    const std::uint32_t kept_count = problem.kept_count[image];
+    float box[4] = {};
+    float area = 0.0F;
     if (place < ordered_count(problem, image)) {
-        float box[4];
         load_box(problem.ordered_boxes, base + place, box);
-        const float area = problem.ordered_areas[base + place];
-        const std::uint32_t* const kept = problem.kept + std::size_t{image} * problem.keep_limit;
-        const std::uint32_t kept_count = area > 0.0F ? problem.kept_count[image] : 0;
-        for (std::uint32_t k = threadIdx.x / kWordBits; k < kept_count && !suppressed; k += kCompareShares) {
-            const std::size_t other = base + kept[k];
-            const float other_area = problem.ordered_areas[other];
+        area = problem.ordered_areas[base + place];
+    }
+    bool suppressed = false;
+    for (std::uint32_t first = 0; first < kept_count; first += kCompareThreads) {
+        const std::uint32_t mine = first + threadIdx.x;
+        __syncthreads();  // all have done with the boxes before
+        areas[threadIdx.x] = 0.0F;
+        if (mine < kept_count) {
+            const std::size_t other = base + kept[mine];
+            boxes[threadIdx.x] = problem.ordered_boxes[other];
+            areas[threadIdx.x] = problem.ordered_areas[other];
+        }
+        __syncthreads();
+        if (!(area > 0.0F)) continue;
+        for (unsigned k = threadIdx.x / kWordBits; k < kCompareThreads && !suppressed; k += kCompareShares) {
             float other_box[4];
-            load_box(problem.ordered_boxes, other, other_box);
-            suppressed =
-                other_area > 0.0F && overlaps(box, area, other_box, other_area, problem.iou_threshold);
+            load_box(boxes, k, other_box);
+            suppressed = areas[k] > 0.0F && overlaps(box, area, other_box, areas[k], problem.iou_threshold);
         }
     }
     const unsigned half = __ballot_sync(kWholeWarp, suppressed);
@@ -273,12 +229,12 @@ extern "C" __global__ void __launch_bounds__(kCompareThreads)
 
 // Which of the later candidates of a chunk each one meets: grid (kChunkWords, kChunkWords, batch_size) of
 // words and rows; what is left of the diagonal is never read.
-extern "C" __global__ void __launch_bounds__(kWordBits)
+extern "C" __global__ void __launch_bounds__(kOverlapRows)
     retinaface_overlap(const __grid_constant__ Problem problem, unsigned chunk) {
     __shared__ float boxes[kWordBits][4];
     __shared__ float areas[kWordBits];
     const unsigned image = blockIdx.z;
-    if (blockIdx.x < blockIdx.y || chunk_is_idle(problem, image, chunk)) return;
+    if (blockIdx.x < blockIdx.y * (kOverlapRows / kWordBits) || chunk_is_idle(problem, image, chunk)) return;
     const std::uint32_t count = ordered_count(problem, image);
     const std::size_t base = std::size_t{image} * problem.order_limit;
     const std::uint32_t first = chunk * kChunk + blockIdx.x * kWordBits;
@@ -289,15 +245,15 @@ extern "C" __global__ void __launch_bounds__(kWordBits)
         areas[threadIdx.x] = problem.ordered_areas[base + first + threadIdx.x];
     }
     __syncthreads();
-    const std::uint32_t row = blockIdx.y * kWordBits + threadIdx.x;
+    const std::uint32_t row = blockIdx.y * kOverlapRows + threadIdx.x;
     const std::uint32_t place = chunk * kChunk + row;
-    if (place >= count) return;
+    if (place >= count || row / kWordBits > blockIdx.x) return;
     float box[4];
     load_box(problem.ordered_boxes, base + place, box);
     const float area = problem.ordered_areas[base + place];
     std::uint64_t word = 0;
     if (area > 0.0F) {
-        const unsigned from = blockIdx.x == blockIdx.y ? threadIdx.x + 1 : 0;
+        const unsigned from = row / kWordBits == blockIdx.x ? row % kWordBits + 1 : 0;
         for (unsigned column = from; column < columns; ++column) {
             const bool meets = areas[column] > 0.0F &&
                                overlaps(boxes[column], areas[column], box, area, problem.iou_threshold);
@@ -354,16 +310,15 @@ extern "C" __global__ void __launch_bounds__(kWarp)
         kept_count += static_cast<std::uint32_t>(__popcll(chosen));
         if (lane > word && lane < words) {
             const std::uint64_t* const rows = overlap + std::size_t{word} * kWordBits * kChunkWords + lane;
-            while (chosen != 0) {  // four loads on their way at once
-                std::uint64_t met = 0;
-                for (int k = 0; k < 4; ++k) {
-                    if (chosen != 0) {
-                        const auto bit = static_cast<unsigned>(__ffsll(static_cast<long long>(chosen)) - 1);
-                        met |= rows[std::size_t{bit} * kChunkWords];
-                        chosen &= chosen - 1;
-                    }
+            unsigned bit = 0;
+            while (chosen != 0) {  // four loads on their way at once; the last row again where fewer are left
+                std::uint64_t met[4];
+                for (std::uint64_t& bits : met) {
+                    if (chosen != 0) bit = static_cast<unsigned>(__ffsll(static_cast<long long>(chosen)) - 1);
+                    chosen &= chosen - 1;
+                    bits = rows[std::size_t{bit} * kChunkWords];
                 }
-                removed |= met;
+                removed |= (met[0] | met[1]) | (met[2] | met[3]);
             }
         }
         __syncwarp();

@@ -16,11 +16,13 @@ namespace retinaface::cuda {
 
 namespace {
 
-// What a pool keeps for the next call when nothing is in use: enough for a batch of 64 VGA images, or for one
-// image of 8K.
+// What a pool keeps for the next call when nothing is in use: a batch of 64 VGA images takes some 55 MB.
 constexpr std::uint64_t kPoolKeepsBytes = std::uint64_t{256} << 20;
 constexpr std::size_t kMaxDevices = 64;
 constexpr std::size_t kAlignment = 256;
+
+// cudaStreamPerThread, which is a macro with a cast.
+constexpr std::uintptr_t kPerThreadStream = 2;
 
 // Faces that to_host copies before it knows how many there are.
 constexpr std::size_t kRowsAtOnce = 1024;
@@ -28,7 +30,9 @@ constexpr std::size_t kRowsAtOnce = 1024;
 void check(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;
     static_cast<void>(cudaGetLastError());  // so that the next call does not find it again
-    throw Error(std::string("CUDA failed to ") + what + ": " + cudaGetErrorString(status));
+    const std::string words = std::string("CUDA failed to ") + what + ": " + cudaGetErrorString(status);
+    if (status == cudaErrorMemoryAllocation) throw OutOfMemory(words);
+    throw Error(words);
 }
 
 cudaStream_t stream_of(std::uintptr_t address) noexcept {
@@ -55,8 +59,8 @@ class OnDevice {
     bool changed_ = false;
 };
 
-// The pool of a device, made when it is first asked for and kept for good. What one stream gives back, the
-// next call on any stream gets, and CUDA makes it wait where it has to.
+// The pool of a device, made when it is first asked for and kept for good. What was given back on a stream
+// goes to the next call on it; to one on another stream once it is certainly no longer in use.
 cudaMemPool_t pool_of(int device) {
     static std::mutex mutex;
     static std::array<cudaMemPool_t, kMaxDevices> pools{};
@@ -70,7 +74,9 @@ cudaMemPool_t pool_of(int device) {
         cudaMemPool_t made = nullptr;
         check(cudaMemPoolCreate(&made, &properties), "create a memory pool");
         std::uint64_t keeps = kPoolKeepsBytes;
-        check(cudaMemPoolSetAttribute(made, cudaMemPoolAttrReleaseThreshold, &keeps), "set up a memory pool");
+        const cudaError_t status = cudaMemPoolSetAttribute(made, cudaMemPoolAttrReleaseThreshold, &keeps);
+        if (status != cudaSuccess) static_cast<void>(cudaMemPoolDestroy(made));
+        check(status, "set up a memory pool");
         pool = made;
     }
     return pool;
@@ -118,22 +124,25 @@ class Buffer {
 
 namespace {
 
-// Cuts arrays out of one buffer: first all are asked for, then they have an address.
+// Cuts arrays out of one buffer: first all are asked for, then their pointers are set.
 class Layout {
   public:
     template <typename T>
     void add(T*& array, std::size_t length) {
-        parts_.at(count_++) = {reinterpret_cast<char**>(&array), bytes_};
+        parts_.at(count_++) = {&array, bytes_};
         bytes_ += (length * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
     }
     [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
     void place(char* memory) const noexcept {
-        for (std::size_t i = 0; i < count_; ++i) *parts_[i].array = memory + parts_[i].offset;
+        for (std::size_t i = 0; i < count_; ++i) {
+            const void* const address = memory + parts_[i].offset;
+            std::memcpy(parts_[i].pointer, &address, sizeof address);
+        }
     }
 
   private:
     struct Part {
-        char** array;
+        void* pointer;  // of any type to data
         std::size_t offset;
     };
     std::array<Part, 16> parts_{};
@@ -213,7 +222,8 @@ void enqueue(const Problem& problem, cudaStream_t stream) {
             launch(retinaface_compare, dim3(kChunkWords, images), kCompareThreads, stream, problem, chunk);
         }
         const unsigned words = blocks(std::min(problem.order_limit, kChunk), kWordBits);
-        launch(retinaface_overlap, dim3(words, words, images), kWordBits, stream, problem, chunk);
+        launch(retinaface_overlap, dim3(words, blocks(words, kOverlapRows / kWordBits), images), kOverlapRows,
+               stream, problem, chunk);
         launch(retinaface_reduce, dim3(images), kWarp, stream, problem, chunk);
     }
     launch(retinaface_gather, dim3(blocks(problem.keep_limit, kGatherThreads), images), kGatherThreads,
@@ -280,6 +290,9 @@ HostFaces DeviceFaces::to_host() const {
 DeviceFaces postprocess(const AnchorPyramid& pyramid, ImageSize image, const DeviceLevel* levels,
                         std::size_t batch_size, const PostprocessOptions& options, int device,
                         std::uintptr_t stream) {
+    if (stream == kPerThreadStream) {
+        throw std::invalid_argument("the stream of a thread by itself (2) is another one in each thread");
+    }
     Problem problem = problem_of(pyramid, image, levels, batch_size, options);
     const OnDevice on(device);
     const std::size_t ordered = batch_size * problem.order_limit;

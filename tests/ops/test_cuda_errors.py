@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from typing import Any
 
 import numpy as np
@@ -355,6 +356,21 @@ def test_streams() -> None:
     for answer in (None, 4096, (0,), (1, 4096), (0, -1), (0, "4096"), (0, 4096, 0), ("0", 4096)):
         message = refused(TypeError, stream=CudaStream(answer))
         assert message.startswith("stream.__cuda_stream__: expected version 0 and an address, got ")
+
+
+def test_the_stream_of_a_thread_is_refused() -> None:
+    # It would be another one where the faces are fetched, or let go of, in another thread.
+    for stream in (2, CudaStream((0, 2))):
+        assert "the same in all threads" in refused(ValueError, stream=stream)
+
+
+def test_memory_that_a_device_does_not_have_is_a_memory_error() -> None:
+    extension = sys.modules["retinaface_fast._cuda"]
+    for error, kind in ((2, MemoryError), (700, RuntimeError)):
+        extension.fail_next("cudaMallocFromPoolAsync", error)
+        with pytest.raises(kind, match="CUDA failed to allocate device memory"):
+            call()
+    call()
 
 
 # --- numbers, as on the CPU

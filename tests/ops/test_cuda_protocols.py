@@ -106,7 +106,7 @@ class CudaStream:
 
 
 @pytest.mark.parametrize(
-    ("stream", "handle"), [(0, 0), (1, 1), (2, 2), (np.int64(4096), 4096), (CudaStream(0, 4096), 4096)]
+    ("stream", "handle"), [(0, 0), (1, 1), (np.int64(4096), 4096), (CudaStream(0, 4096), 4096)]
 )
 def test_dlpack_is_told_the_stream(stream: Any, handle: int, rng: np.random.Generator) -> None:
     raw = random_outputs(rng, SIZE_HW)
@@ -187,7 +187,7 @@ def test_nothing_waits_unless_it_is_asked_to(rng: np.random.Generator) -> None:
         (4096, (4096, 4096, None), 0),
         (4096, (1, 1, 1), 1),
         (4096, (8192, 1, 8192), 2),
-        (2, (1, 2, 8192), 2),
+        (8192, (1, 2, 8192), 2),
     ],
     ids=repr,
 )
@@ -203,7 +203,7 @@ def test_streams_of_the_arrays_are_waited_for_once(
 
 @pytest.mark.parametrize(
     ("ours", "consumer", "waits"),
-    [(0, None, 0), (0, 1, 0), (0, 2, 1), (4096, None, 1), (4096, 4096, 0), (4096, 1, 1), (2, -1, 0)],
+    [(0, None, 0), (0, 1, 0), (0, 2, 1), (4096, None, 1), (4096, 4096, 0), (4096, 1, 1), (4096, -1, 0)],
 )
 def test_the_stream_of_a_consumer_waits(
     ours: int, consumer: int | None, waits: int, rng: np.random.Generator

@@ -5,7 +5,9 @@
 // Device memory comes from a pool of this library, in the order of the stream, and goes back to it.
 //
 // There are no CUDA headers here: a stream is the address that a cudaStream_t holds, device memory is a plain
-// pointer that the host must not read.
+// pointer that the host must not read. The stream of a thread by itself (cudaStreamPerThread) is refused: it
+// is another one where results are fetched or let go of in another thread. A call is not for capture into a
+// graph.
 #pragma once
 
 #include <cstddef>
@@ -32,6 +34,12 @@ inline constexpr std::size_t kFaceFloats = 4 + 1 + kLandmarkFloats;
 class Error : public std::runtime_error {
   public:
     using std::runtime_error::runtime_error;
+};
+
+// There is not enough memory on the device; with less kept by others there might be.
+class OutOfMemory : public Error {
+  public:
+    using Error::Error;
 };
 
 // Number of devices; 0 where there is no driver.
@@ -92,8 +100,8 @@ class DeviceFaces {
 // Enqueues the post-processing of a batch of images of one size. `levels` holds one entry for each level of
 // the pyramid, and must stay as it is until the stream has come past the call.
 //
-// Throws std::invalid_argument if the pyramid, the batch or the number of anchors is beyond the limits, and
-// Error if CUDA refuses.
+// Throws std::invalid_argument if the pyramid, the batch or the number of anchors is beyond the limits or the
+// stream is that of a thread by itself, and Error if CUDA refuses.
 [[nodiscard]] DeviceFaces postprocess(const AnchorPyramid& pyramid, ImageSize image,
                                       const DeviceLevel* levels, std::size_t batch_size,
                                       const PostprocessOptions& options, int device, std::uintptr_t stream);
