@@ -106,6 +106,34 @@ def test_a_detector_uses_it(
     assert result.timings["network"] > 0 < result.timings["postprocess"]
 
 
+@pytest.mark.parametrize("postprocessing", ["native", "torch"])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_autocast_of_the_caller_changes_nothing(
+    precision: str,
+    postprocessing: str,
+    weights: ModelWeights,
+    astronaut_bgr: UInt8Array,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With convolutions that it casts, as on a CUDA device; those of oneDNN that the CPU gets it leaves."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    allow_float16(monkeypatch)
+    engine = make(weights, postprocessing, precision=precision)
+    assert {type(module) for module in engine._networks["bgr"].modules()} >= {torch.nn.Conv2d}
+    image = astronaut_bgr[20:220, 140:320]
+    expected, _ = engine.detect(image, color="bgr", **DEFAULTS)
+    outputs = engine.run(image[None], color="bgr")
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype=dtype):
+            faces, _ = engine.detect(image, color="bgr", **DEFAULTS)
+            again = engine.run(image[None], color="bgr")
+            assert torch.is_autocast_enabled("cpu")
+        assert_same_faces([faces], [expected])
+        for level, other in zip(again.class_scores, outputs.class_scores, strict=True):
+            np.testing.assert_array_equal(level, other)
+    assert len(expected.scores) == 1
+
+
 # What makes the faces
 
 

@@ -21,6 +21,7 @@ bit.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import threading
@@ -38,6 +39,8 @@ from .base import RawOutputs, check_image, check_images, check_precision, failur
 from .torch_postprocess import postprocess
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from retinaface_fast._typing import ColorOrder, UInt8Array
     from retinaface_fast.weights import ModelWeights
 
@@ -128,7 +131,7 @@ class TorchEngine:
         """See `Engine.run`."""
         check_images(images, color)
         try:
-            with torch.inference_mode():
+            with self._modes():
                 outputs = self._outputs(images, color)
                 # Views of the tensors on the CPU; `reshape` in the network has made them contiguous.
                 class_scores, box_deltas, landmark_deltas = (
@@ -202,7 +205,7 @@ class TorchEngine:
     def _detect(self, images: UInt8Array, color: ColorOrder, **options: Any) -> tuple[list[ops.Faces], float]:
         """The faces of a batch, and how many seconds the network took."""
         try:
-            with torch.inference_mode():
+            with self._modes():
                 started, begin = time.perf_counter(), self._event()
                 outputs = self._outputs(images, color)
                 if self._postprocessing == "native":  # before the clock is read: what is copied is there
@@ -231,6 +234,15 @@ class TorchEngine:
         return ops.postprocess(
             scores, boxes, landmarks, size_hw, config=anchors, variances=variances, **options
         )
+
+    @contextlib.contextmanager
+    def _modes(self) -> Iterator[None]:
+        """No autograd, and none of the casts that the caller may have switched on for work of their own."""
+        with contextlib.ExitStack() as modes:
+            modes.enter_context(torch.inference_mode())
+            if _has_autocast(self._device.type):
+                modes.enter_context(torch.autocast(self._device.type, enabled=False))
+            yield
 
     def _stream(self) -> int:
         """The stream of this thread on the device, as CUDA knows it."""
@@ -320,6 +332,12 @@ def choose_postprocessing(device: torch.device) -> Postprocessing:
 def _does_float16(device: torch.device) -> bool:
     """Whether half the bits are worth anything: on the CPU they take many times as long."""
     return device.type == "cuda"
+
+
+def _has_autocast(kind: str) -> bool:
+    """Whether torch can cast by itself on a kind of device; on Metal it cannot before 2.5."""
+    available = getattr(torch.amp, "is_autocast_available", None)  # since torch 2.4
+    return kind != "mps" if available is None else bool(available(kind))
 
 
 def find_device(device: str | None) -> torch.device:
