@@ -311,15 +311,24 @@ def test_float16_is_for_cuda(weights: ModelWeights, monkeypatch: pytest.MonkeyPa
     assert "'native' computes in float32" in str(caught.value)
 
 
-@pytest.mark.parametrize("precision", ["half", "", 16, b"float16"])
-def test_an_unknown_precision(precision: Any, weights: ModelWeights) -> None:
+@pytest.mark.parametrize(
+    ("precision", "error", "message"),
+    [
+        *((name, ValueError, "^precision: expected 'float32' or 'float16', got") for name in ("half", "")),
+        (16, TypeError, "^precision must be a string, got int 16"),
+        (b"float16", TypeError, "^precision must be a string, got bytes"),
+    ],
+)
+def test_an_unknown_precision(
+    precision: Any, error: type[Exception], message: str, weights: ModelWeights
+) -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     for build in (
         lambda: create_engine("torch", weights, precision=precision),
         lambda: FaceDetector(precision=precision),
         lambda: retinaface_fast.detect(image, precision=precision),
     ):
-        with pytest.raises(ValueError, match=r"^precision: expected 'float32' or 'float16', got"):
+        with pytest.raises(error, match=message):
             build()
 
 

@@ -84,7 +84,7 @@ def create_engine(
             None for "float32".
 
     Raises:
-        TypeError: If `weights` is not a ModelWeights, or `threads` is not an integer.
+        TypeError: If `weights` is not a ModelWeights, `threads` not an integer or `precision` not a string.
         ValueError: If the name, the kind of device or the precision is unknown, the number of threads is out
             of range, or the engine takes none.
         MissingDependencyError: If the engine is an extra that is not installed.

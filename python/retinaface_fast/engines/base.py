@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from retinaface_fast._validation import check_color
+from retinaface_fast._validation import check_color, check_str
 from retinaface_fast.errors import EngineError
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def check_image(image: object, color: object) -> None:
 
 def check_precision(precision: object) -> Precision:
     """Return the precision that an argument stands for, or say what it may be."""
-    if precision is None or precision == "float32":
+    if precision is None or check_str(precision, "precision") == "float32":
         return "float32"
     if precision == "float16":
         return "float16"

@@ -65,6 +65,7 @@ class TorchEngine:
             decides whether convolutions on a CUDA device may round to TF32.
 
     Raises:
+        TypeError: If the precision is not a string.
         ValueError: If the device or the precision is of another kind.
         EngineError: If the device is not there, or does not do the precision.
         MissingDependencyError: If the network needs deformable convolutions and torchvision is not installed.
