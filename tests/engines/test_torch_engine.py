@@ -134,6 +134,40 @@ def test_autocast_of_the_caller_changes_nothing(
     assert len(expected.scores) == 1
 
 
+def test_weights_are_there_before_another_stream_can_use_them(
+    weights: ModelWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allow_float16(monkeypatch)
+    waits = []
+
+    def settle(engine: Any) -> None:
+        for network in engine._networks.values():
+            assert {parameter.dtype for parameter in network.parameters()} == {torch.float16}
+            stem = network.backbone.stem.conv.weight
+            assert stem.is_contiguous(memory_format=torch.channels_last)
+        waits.append(sorted(engine._networks))
+
+    monkeypatch.setattr(torch_engine.TorchEngine, "_settle", settle)
+    engine = make(weights, precision="float16")
+    for color in ("rgb", "rgb", "bgr"):
+        engine.detect(np.zeros((8, 9, 3), np.uint8), color=color, **OPTIONS)
+    assert waits == [["bgr"], ["bgr"]]  # once for each network, the second before anybody can get it
+
+
+def test_what_waits_for_the_weights(weights: ModelWeights, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[Any] = []
+    monkeypatch.setattr(
+        torch.cuda,
+        "current_stream",
+        lambda device: SimpleNamespace(synchronize=lambda: waits.append(device)),
+    )
+    engine = make(weights)
+    assert waits == []
+    monkeypatch.setattr(engine, "_device", torch.device("cuda:1"))
+    engine._settle()
+    assert waits == [torch.device("cuda:1")]
+
+
 # What makes the faces
 
 

@@ -106,6 +106,7 @@ class TorchEngine:
                     module.__class__ = _OneDnnConv2d
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._networks = {"bgr": network}
+        self._settle()
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -245,6 +246,11 @@ class TorchEngine:
                 modes.enter_context(torch.autocast(self._device.type, enabled=False))
             yield
 
+    def _settle(self) -> None:
+        """Wait for weights that were made on the stream of this thread: others may use them on theirs."""
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+
     def _stream(self) -> int:
         """The stream of this thread on the device, as CUDA knows it."""
         return torch.cuda.current_stream(self._device).cuda_stream
@@ -299,6 +305,7 @@ class TorchEngine:
                 network = _shallow_copy(bgr)
                 network.backbone = _shallow_copy(bgr.backbone)
                 network.backbone.stem = stem
+                self._settle()
                 self._networks[color] = network
             return self._networks[color]
 
