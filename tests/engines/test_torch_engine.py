@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ torch = pytest.importorskip("torch")
 from retinaface_fast.engines import torch_engine  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from retinaface_fast._typing import ColorOrder
     from retinaface_fast.weights import ModelWeights
@@ -180,6 +181,30 @@ def cuda_that_says(obstacle: str | Exception | None, **functions: Callable[..., 
     return SimpleNamespace(obstacle=say, **functions)
 
 
+@pytest.fixture
+def current(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The devices that are the current one, innermost last."""
+    devices: list[Any] = []
+
+    @contextlib.contextmanager
+    def enter(device: Any) -> Iterator[None]:
+        devices.append(device)
+        yield
+        devices.pop()
+
+    monkeypatch.setattr(torch_engine, "_current", enter)
+    return devices
+
+
+def test_how_a_device_becomes_the_current_one() -> None:
+    second = torch_engine._current(torch.device("cuda:1"))
+    assert isinstance(second, torch.cuda.device)
+    assert second.idx == 1  # type: ignore[attr-defined]
+    with torch_engine._current(torch.device("cpu")):
+        pass
+
+
+@pytest.mark.usefixtures("current")
 def test_the_choice_of_the_postprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
     def choice(device: str) -> str:
         return torch_engine.choose_postprocessing(torch.device(device))
@@ -197,8 +222,17 @@ def test_the_choice_of_the_postprocessing(monkeypatch: pytest.MonkeyPatch) -> No
         choice("cuda:0")
 
 
+def test_the_kernels_are_asked_on_their_device(current: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def obstacle(device: int) -> None:
+        assert [(one.type, one.index) for one in current] == [("cuda", device)]
+
+    monkeypatch.setattr(ops, "cuda", SimpleNamespace(obstacle=obstacle), raising=False)
+    assert torch_engine.choose_postprocessing(torch.device("cuda:1")) == "cuda"
+    assert current == []
+
+
 def test_what_the_kernels_are_given(
-    weights: ModelWeights, astronaut_bgr: UInt8Array, monkeypatch: pytest.MonkeyPatch
+    weights: ModelWeights, astronaut_bgr: UInt8Array, current: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A module in the place of `ops.cuda` that does on the host what that does on the device."""
     streams = []
@@ -213,10 +247,16 @@ def test_what_the_kernels_are_given(
         **options: Any,
     ) -> Any:
         streams.append(stream)
+        assert current == [torch.device("cpu")]
         levels = [[level.numpy() for level in output] for output in (scores, boxes, landmarks)]
         for level in (level for output in levels for level in output):
             assert level.flags.c_contiguous
-        return SimpleNamespace(to_host=lambda: ops.postprocess(*levels, size_hw, **options))  # type: ignore[arg-type]
+
+        def to_host() -> list[ops.Faces]:
+            assert current == [torch.device("cpu")]
+            return ops.postprocess(*levels, size_hw, **options)  # type: ignore[arg-type]
+
+        return SimpleNamespace(to_host=to_host)
 
     engine = make(weights, "cuda")
     expected, _ = make(weights).detect(astronaut_bgr, color="rgb", **OPTIONS)
@@ -225,8 +265,10 @@ def test_what_the_kernels_are_given(
     faces, _ = engine.detect(astronaut_bgr, color="rgb", **OPTIONS)
     assert_same_faces([faces], [expected])
     assert streams == [77]
+    assert current == []
 
 
+@pytest.mark.usefixtures("current")
 def test_the_kernels_make_the_faces(
     weights: ModelWeights, astronaut_bgr: UInt8Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:

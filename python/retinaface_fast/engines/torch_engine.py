@@ -239,8 +239,9 @@ class TorchEngine:
 
     @contextlib.contextmanager
     def _modes(self) -> Iterator[None]:
-        """No autograd, and none of the casts that the caller may have switched on for work of their own."""
+        """No autograd, none of the casts that the caller may have switched on for work of their own."""
         with contextlib.ExitStack() as modes:
+            modes.enter_context(_current(self._device))
             modes.enter_context(torch.inference_mode())
             if _has_autocast(self._device.type):
                 modes.enter_context(torch.autocast(self._device.type, enabled=False))
@@ -332,9 +333,18 @@ def choose_postprocessing(device: torch.device) -> Postprocessing:
     from retinaface_fast.ops import cuda
 
     try:
-        return "cuda" if cuda.obstacle(device.index) is None else "torch"
+        with _current(device):
+            return "cuda" if cuda.obstacle(device.index) is None else "torch"
     except ImportError as error:  # they were built, so that doing without them would be a surprise
         raise EngineError(f"the CUDA kernels of this package cannot be loaded: {error}") from error
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Make a CUDA device the current one, as the kernels do, too, for their work.
+
+    They put back the one before, which since CUDA 12 makes a context on it; torch makes none.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _does_float16(device: torch.device) -> bool:
