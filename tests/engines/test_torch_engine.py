@@ -268,6 +268,43 @@ def test_what_the_kernels_are_given(
     assert current == []
 
 
+def test_memory_that_torch_keeps_is_for_the_kernels_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They fail once or for ever, and what they were given must be the same again."""
+    engine = make(random_weights(SMALL), "cuda")
+    image = np.zeros((9, 8, 3), np.uint8)
+    found = [object()]
+    order: list[Any] = []
+    failures: list[Exception] = []
+
+    def kernels(*outputs: Any, **options: Any) -> Any:
+        order.append((outputs, options))
+        if failures:
+            raise failures.pop()
+        return SimpleNamespace(to_host=lambda: found)
+
+    monkeypatch.setattr(ops, "cuda", SimpleNamespace(postprocess=kernels), raising=False)
+    monkeypatch.setattr(engine, "_stream", lambda: 5)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("emptied"))
+    failures[:] = [MemoryError("out of memory on the device")]
+    assert engine.detect(image, color="bgr", **OPTIONS)[0] is found[0]
+    first, emptied, second = order
+    assert emptied == "emptied"
+    assert all(one is other for one, other in zip(first[0], second[0], strict=True))
+    assert first[1] == second[1]
+
+    order.clear()
+    failures[:] = [MemoryError("out of memory on the device"), MemoryError("the first")]
+    with pytest.raises(EngineError, match=r"out of memory; a smaller picture .* \(out of memory on the dev"):
+        engine.detect(image, color="bgr", **OPTIONS)
+    assert [what == "emptied" for what in order] == [False, True, False]
+
+    order.clear()
+    failures[:] = [RuntimeError("an illegal address")]
+    with pytest.raises(EngineError, match="an illegal address"):
+        engine.detect(image, color="bgr", **OPTIONS)
+    assert len(order) == 1  # what is wrong otherwise is not tried again
+
+
 @pytest.mark.usefixtures("current")
 def test_the_kernels_make_the_faces(
     weights: ModelWeights, astronaut_bgr: UInt8Array, monkeypatch: pytest.MonkeyPatch

@@ -227,9 +227,14 @@ class TorchEngine:
         if self._postprocessing == "cuda":
             from retinaface_fast.ops import cuda
 
-            return cuda.postprocess(
-                *outputs, size_hw, config=anchors, variances=variances, stream=self._stream(), **options
-            ).to_host()
+            options = {**options, "config": anchors, "variances": variances, "stream": self._stream()}
+            try:
+                faces = cuda.postprocess(*outputs, size_hw, **options)
+            except MemoryError:
+                # torch keeps what it has freed, and the kernels take their memory from a pool of their own.
+                torch.cuda.empty_cache()
+                faces = cuda.postprocess(*outputs, size_hw, **options)
+            return faces.to_host()
         if self._postprocessing == "torch":
             return postprocess(*outputs, size_hw, config=anchors, variances=variances, **options)
         scores, boxes, landmarks = (tuple(level.numpy() for level in levels) for levels in outputs)

@@ -204,6 +204,8 @@ def postprocess(
         TypeError: If an array is not one of a CUDA device or not float32, or a number is not one.
         ValueError: If a shape does not fit the image size and anchors, an array is not contiguous or lies on
             another device, or a number is out of range.
+        MemoryError: If the device has not enough memory. What torch keeps of it for itself,
+            `torch.cuda.empty_cache()` gives back.
         RuntimeError: If CUDA refuses.
         ImportError: If the kernels are there and cannot be loaded.
 
