@@ -135,6 +135,22 @@ def test_autocast_of_the_caller_changes_nothing(
     assert len(expected.scores) == 1
 
 
+@pytest.mark.parametrize("color", ["bgr", "rgb"])
+def test_what_is_uploaded_is_what_the_cpu_gets(color: ColorOrder, weights: ModelWeights) -> None:
+    engine = make(weights)
+    images = np.random.default_rng(5).integers(0, 256, (3, 40, 70, 3)).astype(np.uint8)
+    frozen = images.copy()
+    frozen.flags.writeable = False
+    mean = np.array(SMALL.mean_bgr[:: 1 if color == "bgr" else -1], np.float32)
+    for given in (images, images[:, ::-2, 3:, :], images[..., ::-1], frozen):
+        before = given.copy()
+        pixels = torch_engine._upload(given, engine._device_means[color])
+        assert pixels.dtype == torch.float32
+        np.testing.assert_array_equal(pixels.numpy(), given.astype(np.float32) - mean)
+        np.testing.assert_array_equal(engine._input(given, color).permute(0, 2, 3, 1), pixels)
+        np.testing.assert_array_equal(given, before)
+
+
 def test_weights_are_there_before_another_stream_can_use_them(
     weights: ModelWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,9 @@ class TorchEngine:
             "bgr": np.array(weights.config.mean_bgr, dtype=np.float32),
             "rgb": np.array(weights.config.mean_bgr[::-1], dtype=np.float32),
         }
+        self._device_means = {
+            color: torch.tensor(mean, device=self._device) for color, mean in self._means.items()
+        }
         with torch.device("meta"):  # nothing is allocated or initialised only to be replaced
             network = RetinaFace(weights.config, folded=True)
         tensors = {
@@ -284,18 +287,14 @@ class TorchEngine:
         return outputs
 
     def _input(self, images: UInt8Array, color: ColorOrder) -> torch.Tensor:
+        if self._device.type != "cpu":
+            return _upload(images, self._device_means[color]).permute(0, 3, 1, 2)
         batch, height, width, _ = images.shape
         # Rows of W * 3 values: a mean broadcast over an innermost axis of 3 is not vectorised, which costs
         # 2.5 instead of 0.4 ms at 640x480. NumPy takes one pass where torch takes two, and any strides.
         rows = images.reshape(batch, height, width * 3)
         mean = np.tile(self._means[color], width)
-        if self._device.type == "cpu":
-            pixels = torch.from_numpy(np.subtract(rows, mean, dtype=np.float32))
-        else:
-            # A quarter of the bytes to move, and torch warns where NumPy says read-only.
-            rows = np.require(rows, requirements=("C", "W"))
-            pixels = torch.from_numpy(rows).to(self._device).to(torch.float32)
-            pixels.sub_(torch.from_numpy(mean).to(self._device))
+        pixels = torch.from_numpy(np.subtract(rows, mean, dtype=np.float32))
         return pixels.view(batch, height, width, 3).permute(0, 3, 1, 2)
 
     def _network(self, color: ColorOrder) -> RetinaFace:
@@ -314,6 +313,13 @@ class TorchEngine:
                 self._settle()
                 self._networks[color] = network
             return self._networks[color]
+
+
+def _upload(images: UInt8Array, mean: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, 3) float32: the images less the mean (3,), on the device of the mean."""
+    # The bytes go, a quarter of the floats. torch warns where NumPy says read-only.
+    pixels = torch.from_numpy(np.require(images, requirements=("C", "W")))
+    return pixels.to(mean.device).to(torch.float32).sub_(mean)
 
 
 class _OneDnnConv2d(torch.nn.Conv2d):
