@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import pytest
 
 import retinaface_fast
 from retinaface_fast import EngineError, FaceDetector, ops
+from retinaface_fast.anchor_config import AnchorConfig
 from retinaface_fast.engines import DetectingEngine, create_engine
 from retinaface_fast.network import CONFIGS
 from tests.ops.agreement import assert_same_faces
@@ -22,7 +25,7 @@ from tests.weights.published import random_weights
 
 torch = pytest.importorskip("torch")
 
-from retinaface_fast.engines import torch_engine  # noqa: E402
+from retinaface_fast.engines import torch_device, torch_engine  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -208,22 +211,25 @@ def current(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         yield
         devices.pop()
 
-    monkeypatch.setattr(torch_engine, "_current", enter)
+    for module in (torch_engine, torch_device):
+        monkeypatch.setattr(module, "current", enter)
     return devices
 
 
 def test_how_a_device_becomes_the_current_one() -> None:
-    second = torch_engine._current(torch.device("cuda:1"))
+    second = torch_device.current(torch.device("cuda:1"))
     assert isinstance(second, torch.cuda.device)
     assert second.idx == 1  # type: ignore[attr-defined]
-    with torch_engine._current(torch.device("cpu")):
+    with torch_device.current(torch.device("cpu")):
         pass
 
 
 @pytest.mark.usefixtures("current")
 def test_the_choice_of_the_postprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
     def choice(device: str) -> str:
-        return torch_engine.choose_postprocessing(torch.device(device))
+        chosen, reason = torch_device.choose_postprocessing(torch.device(device), SMALL.anchors)
+        assert reason == ("not built" if chosen == "torch" else None)
+        return chosen
 
     monkeypatch.setattr(ops, "cuda", cuda_that_says(None), raising=False)
     assert [choice(device) for device in ("cpu", "mps", "cuda:0", "cuda:1")] == [
@@ -243,8 +249,48 @@ def test_the_kernels_are_asked_on_their_device(current: list[Any], monkeypatch: 
         assert [(one.type, one.index) for one in current] == [("cuda", device)]
 
     monkeypatch.setattr(ops, "cuda", SimpleNamespace(obstacle=obstacle), raising=False)
-    assert torch_engine.choose_postprocessing(torch.device("cuda:1")) == "cuda"
+    assert torch_device.choose_postprocessing(torch.device("cuda:1"), SMALL.anchors) == ("cuda", None)
     assert current == []
+
+
+def test_the_reason_is_logged_once(
+    weights: ModelWeights, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", torch_engine.__name__)
+    engine = make(weights)
+    assert caplog.messages == []
+    monkeypatch.setattr(torch_engine, "choose_postprocessing", lambda *_: ("torch", "not built"))
+    engine = create_engine("torch", weights, device="cpu")
+    for _ in range(2):
+        engine.detect(np.zeros((8, 9, 3), np.uint8), color="bgr", **OPTIONS)  # type: ignore[attr-defined]
+    assert caplog.messages == ["operations of torch make the faces on cpu: not built"]
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+
+
+@pytest.mark.usefixtures("current")
+def test_pyramids_that_the_kernels_do_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    header = Path(__file__).parents[2] / "csrc" / "include" / "retinaface" / "cuda.hpp"
+    limits = dict(re.findall(r"size_t kMax(Levels|SizesPerLevel) = (\d+);", header.read_text()))
+    levels, sizes = int(limits["Levels"]), int(limits["SizesPerLevel"])
+    monkeypatch.setattr(ops, "cuda", cuda_that_says(None), raising=False)
+
+    def choice(level_count: int, size_count: int) -> tuple[str, str | None]:
+        strides = tuple(8 << level for level in range(level_count))
+        last = tuple(16.0 + number for number in range(size_count))
+        anchors = AnchorConfig(strides=strides, sizes=(*((16.0,) for _ in strides[1:]), last))
+        return torch_device.choose_postprocessing(torch.device("cuda:0"), anchors)
+
+    assert choice(levels, sizes) == ("cuda", None)
+    assert choice(levels + 1, 1) == (
+        "torch",
+        f"the CUDA kernels take {levels} levels of anchors, not {levels + 1}",
+    )
+    assert choice(1, sizes + 1) == (
+        "torch",
+        f"the CUDA kernels take {sizes} sizes of anchors on a level, not {sizes + 1}",
+    )
+    monkeypatch.setattr(ops, "cuda", cuda_that_says("not built"), raising=False)
+    assert choice(levels + 1, 1) == ("torch", "not built")
 
 
 def test_what_the_kernels_are_given(
@@ -331,7 +377,7 @@ def test_the_kernels_make_the_faces(
         pytest.skip(f"{VARIABLE} does not say where the kernels for the CPU are")
     monkeypatch.setitem(sys.modules, MODULE, extension)
     monkeypatch.setattr(retinaface_fast, "_cuda", extension, raising=False)
-    assert torch_engine.choose_postprocessing(torch.device("cuda:0")) == "cuda"
+    assert torch_device.choose_postprocessing(torch.device("cuda:0"), SMALL.anchors) == ("cuda", None)
     engine = make(weights, "cuda")
     run_network = engine._outputs
 

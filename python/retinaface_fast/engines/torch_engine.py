@@ -23,10 +23,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,7 +36,8 @@ from retinaface_fast import ops
 from retinaface_fast.errors import EngineError
 from retinaface_fast.network.retinaface import NetworkOutputs, RetinaFace
 
-from .base import RawOutputs, check_image, check_images, check_precision, failure, split_device
+from .base import RawOutputs, check_image, check_images, check_precision, failure
+from .torch_device import choose_postprocessing, current, find_device
 from .torch_postprocess import postprocess
 
 if TYPE_CHECKING:
@@ -45,10 +47,11 @@ if TYPE_CHECKING:
     from retinaface_fast.weights import ModelWeights
 
     from .base import Precision
+    from .torch_device import Postprocessing
 
 __all__ = ["TorchEngine"]
 
-Postprocessing = Literal["cuda", "torch", "native"]
+_LOGGER = logging.getLogger(__name__)
 
 _ModuleT = TypeVar("_ModuleT", bound=torch.nn.Module)
 
@@ -83,7 +86,9 @@ class TorchEngine:
                 "precision 'float16' was asked for, which the engine 'torch' does on a CUDA device and not "
                 f"on {self.device!r}"
             )
-        self._postprocessing = choose_postprocessing(self._device)
+        self._postprocessing, reason = choose_postprocessing(self._device, weights.config.anchors)
+        if reason is not None:
+            _LOGGER.info("operations of torch make the faces on %s: %s", self.device, reason)
         self._config = weights.config
         self._means = {
             "bgr": np.array(weights.config.mean_bgr, dtype=np.float32),
@@ -249,7 +254,7 @@ class TorchEngine:
     def _modes(self) -> Iterator[None]:
         """No autograd, none of the casts that the caller may have switched on for work of their own."""
         with contextlib.ExitStack() as modes:
-            modes.enter_context(_current(self._device))
+            modes.enter_context(current(self._device))
             modes.enter_context(torch.inference_mode())
             if _has_autocast(self._device.type):
                 modes.enter_context(torch.autocast(self._device.type, enabled=False))
@@ -337,27 +342,6 @@ class _OneDnnConv2d(torch.nn.Conv2d):
         )
 
 
-def choose_postprocessing(device: torch.device) -> Postprocessing:
-    """What makes faces of raw outputs on a device."""
-    if device.type != "cuda":
-        return "native"
-    from retinaface_fast.ops import cuda
-
-    try:
-        with _current(device):
-            return "cuda" if cuda.obstacle(device.index) is None else "torch"
-    except ImportError as error:  # they were built, so that doing without them would be a surprise
-        raise EngineError(f"the CUDA kernels of this package cannot be loaded: {error}") from error
-
-
-def _current(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Make a CUDA device the current one, as the kernels do, too, for their work.
-
-    They put back the one before, which since CUDA 12 makes a context on it; torch makes none.
-    """
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-
-
 def _does_float16(device: torch.device) -> bool:
     """Whether half the bits are worth anything: on the CPU they take many times as long."""
     return device.type == "cuda"
@@ -367,30 +351,6 @@ def _has_autocast(kind: str) -> bool:
     """Whether torch can cast by itself on a kind of device; on Metal it cannot before 2.5."""
     available = getattr(torch.amp, "is_autocast_available", None)  # since torch 2.4
     return kind != "mps" if available is None else bool(available(kind))
-
-
-def find_device(device: str | None) -> torch.device:
-    """The torch device of a name, present for certain."""
-    if device is None:
-        return (
-            torch.device("cuda", torch.cuda.current_device())
-            if torch.cuda.is_available()
-            else torch.device("cpu")
-        )
-    kind, index = split_device(device)
-    if kind == "cuda":
-        if not torch.cuda.is_available():
-            built = "has no CUDA support" if torch.version.cuda is None else "finds no CUDA device"
-            raise EngineError(
-                f"device {device!r} was asked for, but this torch ({torch.__version__}) {built}"
-            )
-        number = torch.cuda.current_device() if index is None else index
-        if number >= torch.cuda.device_count():
-            raise EngineError(f"device {device!r} was asked for, but there are {torch.cuda.device_count()}")
-        return torch.device("cuda", number)
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise EngineError("device 'mps' was asked for, but this torch finds no Metal device")
-    return torch.device(kind)
 
 
 def _shallow_copy(module: _ModuleT) -> _ModuleT:

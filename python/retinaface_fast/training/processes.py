@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from retinaface_fast.engines.torch_engine import find_device
+from retinaface_fast.engines.torch_device import find_device
 from retinaface_fast.errors import MissingDependencyError
 
 if TYPE_CHECKING:
