@@ -240,6 +240,7 @@ MEMBERS = {
         "max_side",
         "model",
         "nms_threshold",
+        "postprocessing",
         "precision",
         "replace",
         "score_threshold",

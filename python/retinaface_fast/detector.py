@@ -218,6 +218,17 @@ class FaceDetector:
         return precision
 
     @property
+    def postprocessing(self) -> str | None:
+        """What makes faces of the outputs of the network; None where the engine does not say.
+
+        `"native"`: the C++ core, on the CPU. `"cuda"`: the CUDA kernels, on the device. `"torch"`: operations
+        of torch, on the device; why it is not the kernels is logged, at the level INFO, when the detector is
+        built.
+        """
+        postprocessing: str | None = getattr(self._engine, "postprocessing", None)
+        return postprocessing
+
+    @property
     def score_threshold(self) -> float:
         """A face has a score greater than this."""
         return self._settings.score_threshold

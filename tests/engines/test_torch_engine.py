@@ -253,6 +253,20 @@ def test_the_kernels_are_asked_on_their_device(current: list[Any], monkeypatch: 
     assert current == []
 
 
+def test_a_detector_says_what_makes_its_faces(weights: ModelWeights) -> None:
+    detector = FaceDetector()
+    assert (detector.engine, detector.postprocessing) == ("native", "native")
+    assert FaceDetector(engine="torch", device="cpu").postprocessing == "native"
+    for postprocessing in ("cuda", "torch"):
+        detector = FaceDetector(engine=make(weights, postprocessing))
+        assert detector.postprocessing == postprocessing
+        assert detector.replace(max_side=99).postprocessing == postprocessing
+        with pytest.raises(AttributeError, match="cannot be changed"):
+            detector.postprocessing = "native"  # type: ignore[misc]
+    silent: Any = SimpleNamespace(name="mine", device="cpu", run=lambda images, *, color: None)
+    assert FaceDetector(engine=silent).postprocessing is None
+
+
 def test_the_reason_is_logged_once(
     weights: ModelWeights, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

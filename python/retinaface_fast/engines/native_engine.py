@@ -46,6 +46,7 @@ class NativeEngine:
     name = "native"
     device = "cpu"
     precision = "float32"
+    postprocessing = "native"
 
     def __init__(
         self, weights: ModelWeights, *, device: str | None = None, threads: int | None = None
