@@ -192,20 +192,44 @@ def test_info_for_people(capsys: pytest.CaptureFixture[str], cache: Path) -> Non
         assert part in out
 
 
+@pytest.mark.parametrize("has_torch", [True, False], ids=["torch", "no torch"])
 @pytest.mark.parametrize(
-    ("kernels", "uses", "words"),
+    ("kernels", "would_use", "words", "about_kernels"),
     [
-        ((None, "not built"), "torch", "torch operations (built without CUDA kernels)"),
-        ((("75", "80", "90"), None), "cuda", "CUDA kernels for sm_75, sm_80, sm_90"),
-        ((("90",), "no device"), "torch", "torch operations (CUDA kernels for sm_90: no device)"),
-        ((("90",), ImportError("no libcudart")), None, "none (CUDA kernels: cannot be loaded: no libcudart)"),
+        (
+            (None, "not built"),
+            "torch",
+            "post-processing on cuda:0 would be by torch operations (built without CUDA kernels)",
+            "built without CUDA kernels",
+        ),
+        (
+            (("75", "80", "90"), None),
+            "cuda",
+            "post-processing on cuda:0 would be by CUDA kernels for sm_75, sm_80, sm_90",
+            "CUDA kernels for sm_75, sm_80, sm_90",
+        ),
+        (
+            (("90",), "no device"),
+            "torch",
+            "post-processing on cuda:0 would be by torch operations (CUDA kernels for sm_90: no device)",
+            "CUDA kernels for sm_90: no device",
+        ),
+        (
+            (("90",), ImportError("no libcudart")),
+            None,
+            "no post-processing (CUDA kernels: cannot be loaded: no libcudart)",
+            "CUDA kernels: cannot be loaded: no libcudart",
+        ),
     ],
-    ids=["not built", "in use", "no device", "broken"],
+    ids=["not built", "usable", "no device", "broken"],
 )
-def test_info_says_what_makes_the_faces_on_a_gpu(
+def test_info_says_what_would_make_the_faces_on_a_gpu(
     kernels: tuple[tuple[str, ...] | None, str | ImportError | None],
-    uses: str | None,
+    would_use: str | None,
     words: str,
+    about_kernels: str,
+    *,
+    has_torch: bool,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -222,13 +246,20 @@ def test_info_says_what_makes_the_faces_on_a_gpu(
         obstacle=look,
     )
     monkeypatch.setattr(ops, "cuda", module, raising=False)
+    monkeypatch.setattr(
+        "retinaface_fast.engines._installed_version",
+        lambda name: None if name == "torch" and not has_torch else "1.2",
+    )
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)["gpu_postprocessing"]
-    assert (facts["uses"], facts["kernels"]) == (uses, architectures is not None)
+    assert facts["would_use"] == (would_use if has_torch else None)
+    assert facts["kernels"] is (architectures is not None)
     assert str(facts["obstacle"]).endswith(str(obstacle))
-    assert facts["architectures"] == ([] if uses is None else list(architectures or ()))
+    assert facts["architectures"] == ([] if would_use is None else list(architectures or ()))
     assert main(["info"]) == 0
-    assert f"post-processing by {words}" in " ".join(capsys.readouterr().out.split())
+    if not has_torch:
+        words = f"CUDA no post-processing, because torch is not installed ({about_kernels})"
+    assert words in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

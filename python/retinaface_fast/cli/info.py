@@ -27,6 +27,7 @@ def collect() -> dict[str, object]:
     from retinaface_fast.engines import available_engines
     from retinaface_fast.weights import REGISTRY, cache_dir, is_offline
 
+    engines = available_engines()
     return {
         "version": retinaface_fast.__version__,
         "python": platform.python_version(),
@@ -35,8 +36,8 @@ def collect() -> dict[str, object]:
         "simd_level": ops.simd_level(),
         "simd_levels": list(ops.simd_levels()),
         "threads": _threads(),
-        "engines": available_engines(),
-        "gpu_postprocessing": _gpu_postprocessing(),
+        "engines": engines,
+        "gpu_postprocessing": _gpu_postprocessing(engines["torch"]),
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "cache_dir": str(cache_dir()),
         "offline": is_offline(),
@@ -53,33 +54,43 @@ def _threads() -> int:
         raise typer.BadParameter(str(error)) from None
 
 
-def _gpu_postprocessing() -> dict[str, object]:
-    """What makes faces of the outputs of a network that runs in torch on the first CUDA device, and why."""
+def _gpu_postprocessing(torch_version: str | None) -> dict[str, object]:
+    """What would make faces of the outputs of a network that ran in torch on cuda:0, and why.
+
+    Without asking torch, which takes seconds to import, so that nobody knows whether it finds the device.
+    """
     from retinaface_fast.ops import cuda
 
     try:
         built, architectures, obstacle = cuda.is_built(), cuda.architectures(), cuda.obstacle(0)
+        would_use = "cuda" if obstacle is None else "torch"
     except ImportError as error:  # of the kernels, which are there: what a bug report should hold
-        return {"uses": None, "kernels": True, "architectures": [], "obstacle": f"cannot be loaded: {error}"}
+        built, architectures, obstacle, would_use = True, (), f"cannot be loaded: {error}", None
     return {
-        "uses": "cuda" if obstacle is None else "torch",
+        "would_use": None if torch_version is None else would_use,
         "kernels": built,
         "architectures": list(architectures),
         "obstacle": obstacle,
     }
 
 
-def _in_words(postprocessing: dict[str, object]) -> str:
-    architectures = postprocessing["architectures"]
+def _in_words(postprocessing: dict[str, object], torch_version: str | None) -> str:
+    """The same for people, such as "torch operations (built without CUDA kernels)"."""
+    architectures, obstacle = postprocessing["architectures"], postprocessing["obstacle"]
     assert isinstance(architectures, list)
-    if not postprocessing["kernels"]:
-        return "torch operations (built without CUDA kernels)"
     names = ", ".join(f"sm_{architecture}" for architecture in architectures)
     kernels = f"CUDA kernels for {names}" if names else "CUDA kernels"
-    if postprocessing["obstacle"] is None:
-        return kernels
-    instead = "torch operations" if postprocessing["uses"] == "torch" else "none"
-    return f"{instead} ({kernels}: {postprocessing['obstacle']})"
+    if not postprocessing["kernels"]:
+        kernels = "built without CUDA kernels"
+    elif obstacle is not None:
+        kernels += f": {obstacle}"
+    if torch_version is None:
+        return f"no post-processing, because torch is not installed ({kernels})"
+    if postprocessing["would_use"] is None:
+        return f"no post-processing ({kernels})"
+    if postprocessing["would_use"] == "cuda":
+        return f"post-processing on cuda:0 would be by {kernels}"
+    return f"post-processing on cuda:0 would be by torch operations ({kernels})"
 
 
 def _version(distribution: str) -> str | None:
@@ -109,7 +120,7 @@ def info(*, as_json: Annotated[bool, typer.Option("--json", help="Everything, as
         "SIMD level": f"{facts['simd_level']} (of {', '.join(facts['simd_levels'])})",
         "threads": f"{facts['threads']} for one picture",
         "engines": ", ".join(f"{name} {version or 'not installed'}" for name, version in engines.items()),
-        "CUDA": f"post-processing by {_in_words(postprocessing)}",
+        "CUDA": _in_words(postprocessing, engines["torch"]),
         "libraries": ", ".join(f"{name} {version}" for name, version in libraries.items() if version),
         "cache": str(facts["cache_dir"]) + (" (offline)" if facts["offline"] else ""),
     }
