@@ -23,6 +23,13 @@ import inspect_cuda  # beside this file
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "cuda"
 
+#: What has tests that need the kernels, be it on the CPU; all else is in `dev.py test`.
+TESTS = (
+    *sorted((ROOT / "tests" / "ops").glob("test_cuda*.py")),
+    ROOT / "tests" / "engines" / "test_torch_engine.py",
+    ROOT / "tests" / "test_benchmark_cuda.py",
+)
+
 #: Loads the module as the package would, and asks it what does not need a device.
 LOAD = """
 import importlib.util, sys
@@ -44,17 +51,6 @@ def run(*command: str | Path, **environment: str) -> None:
     words = [str(word) for word in command]
     print(f"==> {shlex.join(words)}", file=sys.stderr, flush=True)
     subprocess.run(words, cwd=ROOT, env={**os.environ, **environment}, check=True)
-
-
-def tests() -> list[Path]:
-    """The tests that use the kernels on the CPU, and of what must agree with them."""
-    files = sorted((ROOT / "tests").rglob("test_*.py"))
-    return [
-        file.relative_to(ROOT)
-        for file in files
-        if file.name == "test_torch_postprocess.py"
-        or "cuda_on_cpu" in file.read_text(encoding="utf-8").lower()
-    ]
 
 
 def module(target: str, folder: Path) -> Path:
@@ -93,7 +89,7 @@ def main(arguments: list[str]) -> int:
         else:
             print("no nvcc: the kernels are compiled for the CPU only")
         on_cpu = str(module("_cuda_on_cpu", BUILD / "src" / "cuda_on_cpu"))
-        run(sys.executable, "-m", "pytest", *tests(), *arguments, RETINAFACE_FAST_CUDA_ON_CPU=on_cpu)
+        run(sys.executable, "-m", "pytest", *TESTS, *arguments, RETINAFACE_FAST_CUDA_ON_CPU=on_cpu)
     except subprocess.CalledProcessError as error:
         return error.returncode if error.returncode > 0 else 1
     return 0

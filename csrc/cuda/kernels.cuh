@@ -263,6 +263,29 @@ extern "C" __global__ void __launch_bounds__(kOverlapRows)
     problem.overlap[(std::size_t{image} * problem.chunk_rows + row) * kChunkWords + blockIdx.x] = word;
 }
 
+// Of the 64 candidates of a word, two for each lane: which of the later ones each meets, and its area, which
+// is below 0 where it is none.
+struct WordOfChunk {
+    std::uint64_t low_meets, high_meets;
+    float low_area, high_area;
+};
+
+__device__ __forceinline__ WordOfChunk load_word(const std::uint64_t* overlap, const float* areas,
+                                                 std::uint32_t count, unsigned word) {
+    const std::uint32_t low = word * kWordBits + threadIdx.x;
+    const std::uint32_t high = low + kWarp;
+    WordOfChunk loaded{0, 0, -1.0F, -1.0F};
+    if (low < count) {
+        loaded.low_meets = overlap[std::size_t{low} * kChunkWords + word];
+        loaded.low_area = areas[low];
+    }
+    if (high < count) {
+        loaded.high_meets = overlap[std::size_t{high} * kChunkWords + word];
+        loaded.high_area = areas[high];
+    }
+    return loaded;
+}
+
 // Goes through the candidates of a chunk in order and keeps those that no kept one has suppressed: grid
 // (batch_size) of one warp. A lane has a word of those that are suppressed.
 extern "C" __global__ void __launch_bounds__(kWarp)
@@ -281,14 +304,12 @@ extern "C" __global__ void __launch_bounds__(kWarp)
     std::uint32_t kept_count = chunk == 0 ? 0 : problem.kept_count[image];
     std::uint64_t removed = 0;
     if (chunk != 0 && lane < words) removed = problem.removed[std::size_t{image} * kChunkWords + lane];
+    WordOfChunk next = load_word(overlap, areas, count, 0);
     for (unsigned word = 0; word < words && kept_count < problem.keep_limit; ++word) {
-        // The 64 candidates of a word among themselves, two for each lane.
-        const std::uint32_t low = word * kWordBits + lane;
-        const std::uint32_t high = low + kWarp;
-        const std::uint64_t low_meets = low < count ? overlap[std::size_t{low} * kChunkWords + word] : 0;
-        const std::uint64_t high_meets = high < count ? overlap[std::size_t{high} * kChunkWords + word] : 0;
-        const unsigned low_valid = __ballot_sync(kWholeWarp, low < count && areas[low] >= 0.0F);
-        const unsigned high_valid = __ballot_sync(kWholeWarp, high < count && areas[high] >= 0.0F);
+        const WordOfChunk own = next;
+        if (word + 1 < words) next = load_word(overlap, areas, count, word + 1);  // on its way meanwhile
+        const unsigned low_valid = __ballot_sync(kWholeWarp, own.low_area >= 0.0F);
+        const unsigned high_valid = __ballot_sync(kWholeWarp, own.high_area >= 0.0F);
         std::uint64_t open = (low_valid | static_cast<std::uint64_t>(high_valid) << kWarp) &
                              ~__shfl_sync(kWholeWarp, removed, static_cast<int>(word));
         std::uint64_t chosen = 0;
@@ -297,7 +318,7 @@ extern "C" __global__ void __launch_bounds__(kWarp)
             const int best = __ffsll(static_cast<long long>(open)) - 1;
             const auto from = static_cast<unsigned>(best);
             chosen |= std::uint64_t{1} << from;
-            const std::uint64_t meets = __shfl_sync(kWholeWarp, from < kWarp ? low_meets : high_meets,
+            const std::uint64_t meets = __shfl_sync(kWholeWarp, from < kWarp ? own.low_meets : own.high_meets,
                                                     best % static_cast<int>(kWarp));
             open &= ~(meets | std::uint64_t{1} << from);
         }
@@ -305,8 +326,10 @@ extern "C" __global__ void __launch_bounds__(kWarp)
             const std::uint64_t lower = chosen & ((std::uint64_t{1} << bit) - 1);
             return static_cast<std::uint32_t>(__popcll(lower));
         };
-        if ((chosen >> lane & 1U) != 0) kept[kept_count + before(lane)] = first + low;
-        if ((chosen >> (lane + kWarp) & 1U) != 0) kept[kept_count + before(lane + kWarp)] = first + high;
+        const std::uint32_t place = first + word * kWordBits;
+        for (const unsigned bit : {lane, lane + kWarp}) {
+            if ((chosen >> bit & 1U) != 0) kept[kept_count + before(bit)] = place + bit;
+        }
         kept_count += static_cast<std::uint32_t>(__popcll(chosen));
         if (lane > word && lane < words) {
             const std::uint64_t* const rows = overlap + std::size_t{word} * kWordBits * kChunkWords + lane;

@@ -24,11 +24,14 @@ endif()
 
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
+  if(DEFINED ENV{CUDACXX})
+    set(told " (CUDACXX is \"$ENV{CUDACXX}\")")
+  endif()
   message(
     FATAL_ERROR
-      "RETINAFACE_CUDA is ON and there is no CUDA compiler that works. Install the CUDA toolkit, or point to it "
-      "with CUDACXX=/path/to/nvcc in the environment or -DCMAKE_CUDA_COMPILER=/path/to/nvcc. Without "
-      "RETINAFACE_CUDA the package needs none.")
+      "RETINAFACE_CUDA is ON and there is no CUDA compiler that works${told}. Install the CUDA toolkit, or point "
+      "to it with CUDACXX=/path/to/nvcc in the environment or with CMAKE_CUDA_COMPILER=/path/to/nvcc, by -D for "
+      "cmake and by -C cmake.define. for pip. Without RETINAFACE_CUDA the package needs none.")
 endif()
 enable_language(CUDA)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 11.8)
