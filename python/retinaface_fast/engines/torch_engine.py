@@ -16,7 +16,7 @@ planes of channels.
 On a CUDA device the raw outputs stay where they are and become faces there: by the CUDA kernels of this
 package if it was built with them for that device, and if not by operations of torch. Elsewhere, and for
 whoever asks for the raw outputs, they come to the host. From the same outputs the faces are the same, bit for
-bit.
+bit, except that one NaN is like another.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Post-processing on a CUDA device, for outputs of the network that lie there already.
 
-The same faces as `retinaface_fast.ops.postprocess`, bit for bit, without a copy of the outputs to the host.
+The same faces as `retinaface_fast.ops.postprocess`, bit for bit (but one NaN is like another), without a copy
+of the outputs to the host.
 Arrays of any library are taken that has `__cuda_array_interface__` or DLPack, such as those of torch, CuPy,
 Numba and JAX; none of them is needed. Work goes to the caller's stream, and nothing waits for it unless it is
 asked to.
@@ -169,7 +170,7 @@ def postprocess(
     """Faces from the raw outputs of the network, for a batch of images of one size, all on one CUDA device.
 
     Enqueues the work on the stream and returns. `retinaface_fast.ops.postprocess` says what is computed; the
-    faces are the same bit for bit.
+    faces are the same bit for bit, except that one NaN is like another: landmarks may be NaN.
 
     Each output is a device array over all levels, or a list or tuple with one device array for each level.
     The rows of one image must be contiguous, the images may be any number of floats apart; nothing is copied.
@@ -194,7 +195,7 @@ def postprocess(
         stream: Where the work is enqueued: the address of a CUDA stream, such as
             `torch.cuda.current_stream().cuda_stream` or the `ptr` of CuPy's, 0 for the default stream, or an
             object with `__cuda_stream__`. It must live as long as what is returned, which keeps an object
-            alive.
+            alive. Not 2, by which CUDA means the one of each thread.
 
     Returns:
         The faces on the device.
@@ -203,7 +204,7 @@ def postprocess(
         EngineError: If this build has no CUDA kernels.
         TypeError: If an array is not one of a CUDA device or not float32, or a number is not one.
         ValueError: If a shape does not fit the image size and anchors, an array is not contiguous or lies on
-            another device, or a number is out of range.
+            another device, the stream is the one of each thread, or a number is out of range.
         MemoryError: If the device has not enough memory. What torch keeps of it for itself,
             `torch.cuda.empty_cache()` gives back.
         RuntimeError: If CUDA refuses.
