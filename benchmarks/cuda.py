@@ -145,8 +145,8 @@ def plan(options: argparse.Namespace) -> Iterator[tuple[cuda_cases.Case, tuple[f
     if not options.quick:
         batches.insert(1, ("1 image of 4096x2160", cuda_cases.UHD, 1))
     for name, size, batch_size in batches:
-        # A picture has few candidates, even at 0.02. Of the random outputs of a VGA image 16,000 are some, so
-        # that top_k, 5,000, has them sorted, chosen from and compared with each other.
+        # A picture has few candidates, even at 0.02. Of the 12,600 random outputs of a VGA image nearly all are
+        # some, so that top_k, 5,000, has something to choose from, and suppression to compare.
         yield cuda_cases.real_case(name, pictures, size, batch_size), (0.02, 0.5)
         yield cuda_cases.random_case(f"{name}, random, full", size, batch_size, seed=11), (0.02,)
 
