@@ -145,8 +145,8 @@ def plan(options: argparse.Namespace) -> Iterator[tuple[cuda_cases.Case, tuple[f
     if not options.quick:
         batches.insert(1, ("1 image of 4096x2160", cuda_cases.UHD, 1))
     for name, size, batch_size in batches:
-        # A picture has few candidates, even at 0.02. Of the 12,600 random outputs of a VGA image nearly all are
-        # some, so that top_k, 5,000, has something to choose from, and suppression to compare.
+        # A picture has few candidates, even at 0.02. Nearly all of the 12,600 random outputs of a VGA image
+        # are some, so that top_k, 5,000, has something to choose from, and suppression to compare.
         yield cuda_cases.real_case(name, pictures, size, batch_size), (0.02, 0.5)
         yield cuda_cases.random_case(f"{name}, random, full", size, batch_size, seed=11), (0.02,)
 
@@ -266,8 +266,6 @@ def main(arguments: list[str] | None = None) -> int:
 
     if options.device == "cuda":
         options.device = "cuda:0"  # everything else here wants to know which
-    if options.part or options.child:
-        cuda_processes.end_orderly()
     if options.device != "cpu" and (options.part or options.child):
         import torch
 
@@ -308,4 +306,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    cuda_processes.end_orderly()
     sys.exit(main())

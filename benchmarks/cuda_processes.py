@@ -49,9 +49,12 @@ def end_group(process: subprocess.Popen[str], grace: float) -> None:
 
 
 def end_orderly() -> None:
-    """Make SIGTERM an exception in this process, so that `run` ends what it waits for."""
+    """Make it an exception if this process is asked to end, so that `run` ends what it waits for."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, leave)

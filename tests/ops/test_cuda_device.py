@@ -126,12 +126,14 @@ def test_the_default_stream_waits_for_dlpack(late: Late, expected: Sequence[ops.
 
 def test_a_third_stream_takes_the_faces(late: Late, expected: Sequence[ops.Faces]) -> None:
     third = torch.cuda.Stream()
+    with torch.cuda.stream(third):
+        torch.empty(1000, device="cuda")  # so that torch has memory for this stream, too
     late.enqueue()
     faces = cuda.postprocess(*late.tensors, SIZE_HW, stream=late.stream.cuda_stream)
     with torch.cuda.stream(third):
         rows, offsets = torch.from_dlpack(faces.rows), torch.from_dlpack(faces.offsets)
-        assert not third.query(), "the host has waited, or the third stream does not"
         copies = rows.clone(), offsets.clone()
+        assert not third.query(), "the host has waited, or the third stream does not"
     third.synchronize()
     assert rows.data_ptr() == faces.rows.__cuda_array_interface__["data"][0]
     on_host, ends = (copy.cpu().numpy() for copy in copies)
