@@ -16,7 +16,6 @@ from benchmarks import cuda_checks, cuda_processes
 FILES = (
     "tests/ops/test_cuda.py",
     "tests/ops/test_cuda_device.py",
-    "tests/ops/test_cuda_errors.py",
     "tests/engines/test_torch_engine.py",
     "tests/engines/test_torch_postprocess.py",
     "tests/engines/test_torch_cuda_device.py",
