@@ -2,20 +2,25 @@
 
     python -m benchmarks.cuda [--out DIR] [--quick] [--device cuda:N] [--pictures FILE_OR_FOLDER …]
 
-Needs torch, and for all of it a build with the kernels (docs/cuda.md), torchvision and compute-sanitizer.
-The parts:
+Needs torch, and for all of it a build with the kernels (docs/cuda.md), torchvision, what `.[test]` installs
+and compute-sanitizer. The parts:
 
-- machine: the GPU, its driver, versions, what the build holds;
+- machine: the GPU, its driver, versions, what the build holds, whether torch may round to TF32;
 - tests: those of the bindings and of the engine, on the device;
 - correctness: kernels and torch path beside `ops.postprocess` on the CPU, bit for bit, on real outputs, on
   small ones with everything that can go wrong, and on more than a million random candidates;
-- sanitizer: memcheck, racecheck, initcheck and synccheck of compute-sanitizer over small cases;
-- times: 64 VGA images, one VGA and one 4K image, beside torchvision's operations and the CPU;
-- rates: pictures per second of the whole detection, in float32 and float16.
+- sanitizer: memcheck, racecheck and synccheck of compute-sanitizer over small cases;
+- times: one and 64 VGA images and one 4K image, real and with all the candidates that top_k lets through,
+  beside torchvision's operations and the CPU;
+- footprint: kernels, copies and fills of a call, and the memory that it takes on the device;
+- rates: pictures per second of the whole detection, in float32 without TF32, in float32 as torch does it,
+  and in float16.
 
-Each part has a process of its own, so that one that crashes or hangs does not take the others along. Writes
-results.json and results.md; the exit code is 1 if an answer was wrong or a part failed. With `--device cpu`
-all runs but the kernels, the sanitizer and the clock of the device: whether the script works.
+Each part has a process of its own, so that one that crashes or hangs does not take the others along, and that
+the profiler of the footprint is nowhere near a clock. Writes results.json and results.md; the exit code is 1
+if an answer was wrong or a part failed; what is missing on the machine is named and is no failure. With
+`--device cpu` all runs but the kernels, the sanitizer, the footprint and the clock of the device: whether the
+script works.
 """
 
 from __future__ import annotations
@@ -28,11 +33,25 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks import cuda_cases, cuda_checks, cuda_rates, cuda_report, cuda_ways, graphs
+from benchmarks import (
+    by_torchvision,
+    cuda_cases,
+    cuda_checks,
+    cuda_footprint,
+    cuda_processes,
+    cuda_rates,
+    cuda_report,
+    cuda_tests,
+    cuda_ways,
+    graphs,
+)
 from benchmarks.opponents import Options
 from retinaface_fast.latency.machine import available_threads, describe_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Nothing takes longer that is not hanging.
 PART_SECONDS = 3 * 3600
@@ -76,6 +95,8 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
             "--format=csv",
         ),
         "nvcc": said_by("nvcc", "--version"),
+        "cudnn": torch.backends.cudnn.version(),
+        "tf32": cuda_rates.tf32_flags(),
     }
     try:
         import torchvision
@@ -101,20 +122,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tests(options: argparse.Namespace) -> dict[str, Any]:
-    """The project's own tests of all this: where the kernels can be used, they use them."""
-    files = ["tests/ops", "tests/engines/test_torch_postprocess.py"]
-    command = ["-m", "pytest", "-q", *files, "-k", "cuda or torch or postprocess"]
-    done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, check=False, cwd=cuda_checks.ROOT
-    )
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    return {
-        "command": " ".join(["python", *command]),
-        "exit": done.returncode,
-        "right": done.returncode == 0,
-        "summary": lines[-1] if lines else "nothing was said",
-        "lines": lines[-200:] if done.returncode else [],
-    }
+    return cuda_tests.tests(options.device, with_kernels=not has_kernels(options.device))
 
 
 def correctness(options: argparse.Namespace) -> dict[str, Any]:
@@ -129,22 +137,37 @@ def sanitizer(options: argparse.Namespace) -> dict[str, Any]:
     return {"missing": obstacle} if obstacle else cuda_checks.sanitizer(options.device)
 
 
-def times(options: argparse.Namespace) -> dict[str, Any]:
+def plan(options: argparse.Namespace) -> Iterator[tuple[cuda_cases.Case, tuple[float, ...]]]:
+    """What is timed and measured, by number of anchors, and at which thresholds."""
     pictures = cuda_cases.read_pictures(options.pictures)
-    with_kernels = not has_kernels(options.device)
     many = 2 if options.quick else 64
-    plan = [("1 VGA image", cuda_cases.VGA, 1), (f"{many} VGA images", cuda_cases.VGA, many)]
+    batches = [("1 VGA image", cuda_cases.VGA, 1), (f"{many} VGA images", cuda_cases.VGA, many)]
     if not options.quick:
-        plan.append(("1 image of 4096x2160", cuda_cases.UHD, 1))
+        batches.insert(1, ("1 image of 4096x2160", cuda_cases.UHD, 1))
+    for name, size, batch_size in batches:
+        # A picture has few candidates, even at 0.02. Nearly all of the 12,600 random outputs of a VGA image
+        # are some, so that top_k, 5,000, has something to choose from, and suppression to compare.
+        yield cuda_cases.real_case(name, pictures, size, batch_size), (0.02, 0.5)
+        yield cuda_cases.random_case(f"{name}, random, full", size, batch_size, seed=11), (0.02,)
+
+
+def times(options: argparse.Namespace) -> dict[str, Any]:
+    with_kernels = not has_kernels(options.device)
     rows = []
-    for name, size, batch_size in plan:
-        case = cuda_cases.real_case(name, pictures, size, batch_size)
+    for case, thresholds in plan(options):
         tensors = cuda_cases.on_device(case, options.device)
         rows += [
             race(case, tensors, Options(threshold), options, with_kernels=with_kernels)
-            for threshold in (0.02, 0.5)
+            for threshold in thresholds
         ]
-    return {"rows": rows}
+    return {"rows": rows, "torchvision": by_torchvision.is_here()}
+
+
+def footprint(options: argparse.Namespace) -> dict[str, Any]:
+    if options.device == "cpu":
+        return {"missing": "cpu is no CUDA device"}
+    cases = [(case, Options(limit)) for case, limits in plan(options) for limit in limits]
+    return cuda_footprint.footprint(cases, options.device, with_kernels=not has_kernels(options.device))
 
 
 def race(
@@ -176,7 +199,6 @@ def race(
             failed[name] = said
     # What stays on the device was looked at in its other form.
     fit = {n: call for n, call in ways.items() if n not in failed and n + cuda_ways.TO_HOST not in failed}
-    launches = {name: cuda_ways.launches(call, options.device) for name, call in fit.items()}
     return {
         "case": case.name,
         "batch": case.batch_size,
@@ -186,7 +208,6 @@ def race(
         "faces": sum(len(faces.scores) for faces in expected),
         "failed": failed,
         "partners": partners,
-        "launches": launches,
         "seconds": cuda_ways.timed(fit, options.device, rounds=3 if options.quick else 30),
     }
 
@@ -196,7 +217,7 @@ def rates(options: argparse.Namespace) -> dict[str, Any]:
     return cuda_rates.rates(pictures, options.device, quick=options.quick, download=options.download)
 
 
-PARTS = {part.__name__: part for part in (machine, tests, correctness, sanitizer, times, rates)}
+PARTS = {part.__name__: part for part in (machine, tests, correctness, sanitizer, times, footprint, rates)}
 
 
 def in_own_process(part: str, arguments: list[str]) -> dict[str, Any]:
@@ -214,9 +235,7 @@ def in_own_process(part: str, arguments: list[str]) -> dict[str, Any]:
             str(answer),
         ]
         try:
-            done = subprocess.run(
-                command, check=False, timeout=PART_SECONDS, stderr=subprocess.PIPE, text=True
-            )
+            done = cuda_processes.run(command, seconds=PART_SECONDS, grace=30.0, stderr=subprocess.PIPE)
         except subprocess.TimeoutExpired:
             return {"failed": f"took more than {PART_SECONDS // 3600} hours"}
         if answer.exists():
@@ -229,7 +248,8 @@ def is_bad(part: str, result: dict[str, Any]) -> bool:
     """Whether a part failed or found something wrong."""
     if "failed" in result or result.get("right") is False or result.get("clean") is False:
         return True
-    return part == "times" and any(row["failed"] for row in result["rows"])
+    rows = result.get("rows", []) if part in ("times", "footprint", "rates") else []
+    return any(row.get("failed") for row in rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -244,12 +264,14 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
 
+    if options.device == "cuda":
+        options.device = "cuda:0"  # everything else here wants to know which
     if options.device != "cpu" and (options.part or options.child):
         import torch
 
         torch.cuda.set_device(options.device)
     if options.child:
-        return cuda_checks.child(options.device, options.child)
+        return cuda_checks.child(options.device)
     if options.part:
         try:
             result = PARTS[options.part](options)
@@ -284,4 +306,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    cuda_processes.end_orderly()
     sys.exit(main())

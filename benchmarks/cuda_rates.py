@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import traceback
@@ -11,12 +12,12 @@ import numpy as np
 
 from benchmarks import cuda_cases
 from benchmarks.cuda_ways import quartiles
-from retinaface_fast import FaceDetector
+from retinaface_fast import EngineError, FaceDetector, WeightsError
 from retinaface_fast.weights import load_weights
 from retinaface_fast.weights.cache import OFFLINE_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from benchmarks.cuda_cases import UInt8Array
     from retinaface_fast.ops import Faces
@@ -38,93 +39,153 @@ def rate(call: Callable[[], object], pictures: int, *, seconds: float) -> dict[s
     return quartiles([pictures / taken for taken in times])
 
 
+# --- TF32
+
+
+def tf32_flags() -> dict[str, bool]:
+    """Whether torch may round what convolutions and products take to TF32, 10 bits instead of 23."""
+    import torch
+
+    return {
+        "cudnn": torch.backends.cudnn.allow_tf32,
+        "matmul": torch.backends.cuda.matmul.allow_tf32,
+    }
+
+
+@contextlib.contextmanager
+def tf32(flags: dict[str, bool]) -> Iterator[None]:
+    """With these flags, and with the old ones afterwards. As it comes, torch allows it to convolutions."""
+    before = tf32_flags()
+    try:
+        _set_tf32(flags)
+        yield
+    finally:
+        _set_tf32(before)
+
+
+def _set_tf32(flags: dict[str, bool]) -> None:
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = flags["cudnn"]
+    torch.backends.cuda.matmul.allow_tf32 = flags["matmul"]
+
+
+WITHOUT_TF32 = {"cudnn": False, "matmul": False}
+
+
+# --- answers
+
+
 def differences(some: list[Faces], others: list[Faces]) -> dict[str, float]:
-    """Faces at the same place, how far their scores and boxes are apart at most; and how many are alone."""
+    """How far scores and boxes of the same faces are apart at most, and how many faces of either are alone.
+
+    Two are the same if each is the nearest of the other, within a quarter of the second one's side.
+    """
     alone, score, pixels = 0, 0.0, 0.0
     for ours, theirs in zip(some, others, strict=True):
-        alone += abs(len(ours.scores) - len(theirs.scores))
+        alone += len(ours.scores) + len(theirs.scores)
         if len(ours.scores) == 0 or len(theirs.scores) == 0:
             continue
         apart = np.abs(ours.boxes[:, None] - theirs.boxes[None]).max(axis=2)
         nearest = apart.argmin(axis=1)
+        mutual = apart.argmin(axis=0)[nearest] == np.arange(len(nearest))
         side = np.minimum(*(theirs.boxes[nearest, k + 2] - theirs.boxes[nearest, k] for k in (0, 1)))
-        same = apart.min(axis=1) < side / 4
-        alone += int(np.sum(~same))
+        same = mutual & (apart.min(axis=1) < side / 4)
+        alone -= 2 * int(np.sum(same))
         if same.any():
             pixels = max(pixels, float(apart.min(axis=1)[same].max()))
             score = max(score, float(np.abs(ours.scores - theirs.scores[nearest])[same].max()))
     return {"without_partner": alone, "score": score, "pixels": pixels}
 
 
+# --- rates
+
+
+#: Name, precision of the engine, and whether torch may do as it likes with TF32. What is compared with is the
+#: first.
+ARITHMETIC = (
+    ("float32", "float32", False),
+    ("float32 as torch does it (TF32)", "float32", True),
+    ("float16", "float16", True),
+)
+
+
 def rates(pictures: list[UInt8Array], device: str, *, quick: bool, download: bool = False) -> dict[str, Any]:
-    """Each model, engine, precision, size and number of pictures; what fails says why."""
+    """Each model, engine, arithmetic, size and number of pictures; what fails or is missing says why."""
     if not download:
         os.environ[OFFLINE_VARIABLE] = "1"
-    seconds = 0.2 if quick else 5.0
-    sizes = dict(list(SIZES.items())[:1]) if quick else SIZES
-    batches = (2,) if quick else (16, 64)
+    as_it_comes = tf32_flags()
     rows: list[dict[str, Any]] = []
-
-    def add(what: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
-        try:
-            rows.append({**what, **measure()})
-        except Exception as error:
-            rows.append(
-                {**what, "failed": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-            )
-
-    contestants: list[tuple[str, str, dict[str, Any]]] = [
-        (
-            model,
-            f"torch on {device}, {precision}",
-            {"engine": "torch", "device": device, "precision": precision},
-        )
-        for model in ("mobilenet0.25", "resnet50")
-        for precision in ("float32", "float16")
-    ]
-    contestants.append(("mobilenet0.25", "native on the CPU", {"engine": "native", "device": "cpu"}))
-    for model, name, options in contestants:
-        what = {"model": model, "who": name}
-        try:
-            detector = FaceDetector(model, close_ups=False, **options)
-        except Exception as error:  # no weights, no half precision, no device
-            rows.append({**what, "failed": f"{type(error).__name__}: {error}"})
-            continue
-        for label, size in sizes.items():
-            picture = cuda_cases.compose(pictures, size, 1)
-
-            def single(detector: FaceDetector = detector, picture: UInt8Array = picture) -> dict[str, Any]:
-                return {
-                    "faces": len(detector.detect(picture)),
-                    "rate": rate(lambda: detector.detect(picture), 1, seconds=seconds),
-                }
-
-            add({**what, "size": label, "pictures": 1}, single)
-        for count in batches:
-
-            def batch(
-                model: str = model, options: dict[str, Any] = options, count: int = count
-            ) -> dict[str, Any]:
-                return batch_rate(model, options, pictures, count, seconds)
-
-            add({**what, "size": "640x480", "pictures": count}, batch)
+    for model in ("mobilenet0.25", "resnet50"):
+        for name, precision, as_torch_does in ARITHMETIC:
+            options = {"engine": "torch", "device": device, "precision": precision}
+            flags = as_it_comes if as_torch_does else WITHOUT_TF32
+            what = {"model": model, "who": f"torch on {device}, {name}", "tf32": flags}
+            with tf32(flags):
+                rows += rates_of(what, pictures, options, quick=quick)
+    what = {"model": "mobilenet0.25", "who": "native on the CPU"}
+    rows += rates_of(what, pictures, {"engine": "native", "device": "cpu"}, quick=quick)
     return {"rows": rows}
 
 
+def rates_of(
+    what: dict[str, Any], pictures: list[UInt8Array], options: dict[str, Any], *, quick: bool
+) -> list[dict[str, Any]]:
+    """Of one engine, all sizes and numbers of pictures."""
+    seconds = 0.2 if quick else 5.0
+    model = what["model"]
+    try:
+        detector = FaceDetector(model, close_ups=False, **options)
+    except WeightsError as error:
+        return [{**what, "missing": str(error)}]
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        # Half the precision is for devices, which is no failure where the script is only tried.
+        is_known = isinstance(error, EngineError) and options["device"] == "cpu"
+        return [{**what, "missing" if is_known and options.get("precision") == "float16" else "failed": said}]
+    rows: list[dict[str, Any]] = []
+
+    def add(label: str, count: int, measure: Callable[[], dict[str, Any]]) -> None:
+        row = {**what, "size": label, "pictures": count}
+        try:
+            rows.append({**row, **measure()})
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            rows.append({**row, "failed": said, "traceback": traceback.format_exc()})
+
+    for label, size in list(SIZES.items())[: 1 if quick else None]:
+        picture = cuda_cases.compose(pictures, size, 1)
+
+        def single(picture: UInt8Array = picture) -> dict[str, Any]:
+            return {
+                "faces": len(detector.detect(picture)),
+                "rate": rate(lambda: detector.detect(picture), 1, seconds=seconds),
+            }
+
+        add(label, 1, single)
+    for count in (2,) if quick else (16, 64):
+
+        def batch(count: int = count) -> dict[str, Any]:
+            return batch_rate(what, options, pictures, count, seconds)
+
+        add("640x480", count, batch)
+    return rows
+
+
 def batch_rate(
-    model: str, options: dict[str, Any], pictures: list[UInt8Array], count: int, seconds: float
+    what: dict[str, Any], options: dict[str, Any], pictures: list[UInt8Array], count: int, seconds: float
 ) -> dict[str, Any]:
     """A batch as one call of the engine, or of the detector where the engine takes one picture at a time."""
     images = np.stack([cuda_cases.compose(pictures, cuda_cases.VGA, number) for number in range(count)])
     if options["engine"] == "native":
-        detector = FaceDetector(model, close_ups=False, **options)
+        detector = FaceDetector(what["model"], close_ups=False, **options)
         return {
             "faces": sum(len(found) for found in detector.detect_batch(images)),
             "rate": rate(lambda: detector.detect_batch(images), count, seconds=seconds),
         }
     from retinaface_fast.engines.torch_engine import TorchEngine
 
-    weights = load_weights(model)
+    weights = load_weights(what["model"])
 
     def engine(precision: str) -> Any:
         return TorchEngine(weights, device=options["device"], precision=precision)
@@ -139,6 +200,7 @@ def batch_rate(
         "postprocessing": own.postprocessing,
         "rate": rate(lambda: detect(own), count, seconds=seconds),
     }
-    if options["precision"] != "float32":
-        result["beside_float32"] = differences(faces, detect(engine("float32")))
+    if options["precision"] != "float32" or what["tf32"] != WITHOUT_TF32:
+        with tf32(WITHOUT_TF32):
+            result["beside_float32"] = differences(faces, detect(engine("float32")))
     return result

@@ -24,7 +24,10 @@ def _machine(facts: dict[str, Any]) -> str:
         "GPU": gpu and f"{gpu['name']}, {gpu['capability']}, {gpu['multiprocessors']} multiprocessors",
         "nvidia-smi": (facts.get("nvidia_smi") or "").replace("\n", "<br>"),
         "CPU": f"{facts['cpu']}, {facts['processors']} processors",
-        "torch": f"{facts['torch']}, CUDA {facts['torch_cuda']}",
+        "torch": f"{facts['torch']}, CUDA {facts['torch_cuda']}, cuDNN {facts['cudnn']}",
+        "TF32, as torch comes": ", ".join(
+            f"{what}: {'allowed' if allowed else 'off'}" for what, allowed in facts["tf32"].items()
+        ),
         "torchvision": facts["torchvision"],
         "kernels": f"{facts['kernels']}; for {', '.join(facts.get('architectures', [])) or 'nothing'}",
         "retinaface_fast": f"{facts['retinaface_fast']}, commit {facts['commit']}, {facts['simd_level']}",
@@ -65,8 +68,6 @@ def _correctness(found: dict[str, Any]) -> str:
 
 
 def _sanitizer(found: dict[str, Any]) -> str:
-    if "missing" in found:
-        return f"Not run: {found['missing']}."
     rows: list[list[object]] = [
         [
             tool,
@@ -79,45 +80,56 @@ def _sanitizer(found: dict[str, Any]) -> str:
 
 
 def _times(found: dict[str, Any]) -> str:
-    parts = []
+    parts = [] if found["torchvision"] else ["torchvision is missing, or not the one for this torch.\n"]
     for row in found["rows"]:
         parts.append(
             f"### {row['case']}, threshold {row['options']['score_threshold']:g}\n\n"
-            f"Batch of {row['batch']}, {row['candidates']:,} candidates, {row['faces']:,} faces. "
+            f"Batch of {row['batch']}, {row['candidates']:,} candidates, at most "
+            f"{row['options']['top_k']:,} of each image, {row['faces']:,} faces. "
             "Milliseconds of a call: median (quartiles).\n"
         )
         cells: list[list[object]] = []
         for name, seconds in row["seconds"].items():
-            launches = row["launches"].get(name)
-            counts = (
-                f"{launches['kernels']} + {launches['copies']} + {launches['fills']}"
-                if isinstance(launches, dict)
-                else ""
-            )
             alone = row["partners"].get(name)
             note = f"{alone[0]} of {alone[1]} faces differ" if alone and alone[0] else ""
-            cells.append(
-                [name, milliseconds(seconds["wall"]), milliseconds(seconds["in_a_row"]), counts, note]
-            )
-        cells += [[name, "", "", "", f"**no times: {why}**"] for name, why in row["failed"].items()]
-        header = ["who", "alone, by the wall", "in a row, by the device", "kernels + copies + fills", ""]
+            cells.append([name, milliseconds(seconds["wall"]), milliseconds(seconds["in_a_row"]), note])
+        cells += [[name, "", "", f"**no times: {why}**"] for name, why in row["failed"].items()]
+        header = ["who", "alone, by the wall", "in a row, by the device", ""]
         parts.append(table(header, cells) + "\n")
     return "\n".join(parts)
+
+
+def _footprint(found: dict[str, Any]) -> str:
+    rows: list[list[object]] = []
+    for row in found["rows"]:
+        case = f"{row['case']}, threshold {row['options']['score_threshold']:g}"
+        for name, memory in row["memory"].items():
+            launches = row["launches"][name]
+            counts = [launches[kind] for kind in ("kernels", "copies", "fills")] if launches else ["?"] * 3
+            rows.append([case, name, *counts, f"{memory / 2**20:.1f}"])
+        rows += [[case, name, "", "", "", f"**{why}**"] for name, why in row["failed"].items()]
+    header = ["outputs", "who", "kernels", "copies", "fills", "MiB"]
+    return (
+        table(header, rows)
+        + "\n\nMemory beside the raw outputs. Of torch's ways what its allocator had handed out at most. "
+        "The kernels take theirs from a pool of their own, outside of that: what the device has less than "
+        "before their first call, so with their code, what the pool keeps from earlier rows, and in its "
+        "coarse steps."
+    )
 
 
 def _rates(found: dict[str, Any]) -> str:
     rows: list[list[object]] = []
     for row in found["rows"]:
         if "rate" not in row:
-            rows.append(
-                [row["model"], row["who"], row.get("size", ""), row.get("pictures", ""), "", row["failed"]]
-            )
+            why = f"**failed: {row['failed']}**" if "failed" in row else f"missing: {row['missing']}"
+            rows.append([row["model"], row["who"], row.get("size", ""), row.get("pictures", ""), "", why])
             continue
         rate, beside = row["rate"], row.get("beside_float32")
         made_by = f", post-processing: {row['postprocessing']}" if "postprocessing" in row else ""
         note = f"{row['faces']} faces{made_by}" + (
-            f"; beside float32 {beside['without_partner']} alone, scores within {beside['score']:.1e}, "
-            f"boxes within {beside['pixels']:.2f} pixels"
+            f"; beside float32 without TF32 {beside['without_partner']} alone, "
+            f"scores within {beside['score']:.1e}, boxes within {beside['pixels']:.2f} pixels"
             if beside
             else ""
         )
@@ -127,7 +139,14 @@ def _rates(found: dict[str, Any]) -> str:
 
 
 def _tests(found: dict[str, Any]) -> str:
-    return f"`{found['command']}`: exit code {found['exit']}, {found['summary']}."
+    places = (("on the device", "device"), ("elsewhere", "host"))
+    counts = "; ".join(
+        f"{words} {', '.join(f'{count} {outcome}' for outcome, count in found[place].items())}"
+        for words, place in places
+    )
+    said = "\n".join(found["lines"])
+    more = "" if found["right"] else f"\n\n**Not as it should be.**\n\n```\n{said}\n```"
+    return f"`{found['command']}`: exit code {found['exit']}. Tests {counts}.{more}"
 
 
 SECTIONS = {
@@ -136,6 +155,7 @@ SECTIONS = {
     "correctness": ("Answers", _correctness),
     "sanitizer": ("compute-sanitizer", _sanitizer),
     "times": ("Time of the post-processing", _times),
+    "footprint": ("Launches and memory of the post-processing", _footprint),
     "rates": ("Rate of the whole detection", _rates),
 }
 
@@ -148,6 +168,11 @@ def markdown(record: dict[str, Any]) -> str:
     for name, (title, write) in SECTIONS.items():
         if name in record:
             result = record[name]
-            body = f"Failed:\n\n```\n{result['failed']}\n```" if "failed" in result else write(result)
+            if "failed" in result:
+                body = f"**Failed:**\n\n```\n{result['failed']}\n```"
+            elif "missing" in result:
+                body = f"Not run: {result['missing']}."
+            else:
+                body = write(result)
             parts.append(f"## {title}\n\n{body}\n")
     return "\n".join(parts)

@@ -1,8 +1,9 @@
 """Who takes part in `benchmarks.cuda`, and how their turns are timed.
 
-Everyone gets the raw outputs as tensors of the device. torchvision's way is written as fast as its operations
-allow: anchors that cost nothing, the top-k of all images in one call, one `batched_nms`, and no wait for the
-device before the faces are copied.
+Everyone gets the raw outputs as tensors of the device, one for each level. torchvision's way goes as its own
+detectors do: the levels put together, the top-k of all images in one call, then decoding of what is left, and
+one `batched_nms`. Its anchors cost nothing. It waits for the device where it has to know how many are left:
+once for those above the threshold, once for the limit of faces, and in `batched_nms` as that does.
 """
 
 from __future__ import annotations
@@ -100,28 +101,25 @@ def by_batched_nms(case: Case, tensors: Tensors, options: Options) -> tuple[Any,
 
     classes, deltas, points = (torch.cat(levels, dim=1) for levels in tensors)
     batch_size, count = classes.shape[:2]
-    anchors = _anchors(case.image_size_hw, str(classes.device))
-    center, size = by_torchvision.VARIANCES
-    centers = anchors[:, :2] + deltas[..., :2] * center * anchors[:, 2:]
-    halves = anchors[:, 2:] * torch.exp(deltas[..., 2:] * size) * 0.5
-    boxes = torch.cat((centers - halves, centers + halves), dim=2)
     if case.outputs.scores_are == "logits":
         scores = torch.sigmoid(classes[..., 1] - classes[..., 0])
     else:
         scores = classes[..., 1]
     scores, index = scores.topk(min(options.top_k, count), dim=1)
-    images = torch.arange(batch_size, device=scores.device)[:, None].expand_as(index)
-    above = scores > options.score_threshold
-    images, index, scores = images[above], index[above], scores[above]
-    boxes = boxes[images, index]
+    images, ranks = (scores > options.score_threshold).nonzero(as_tuple=True)
+    index, scores = index[images, ranks], scores[images, ranks]
+    own, deltas = _anchors(case.image_size_hw, str(classes.device))[index], deltas[images, index]
+    center, size = by_torchvision.VARIANCES
+    centers = own[:, :2] + deltas[:, :2] * center * own[:, 2:]
+    halves = own[:, 2:] * torch.exp(deltas[:, 2:] * size) * 0.5
+    boxes = torch.cat((centers - halves, centers + halves), dim=1)
     kept = torchvision.ops.batched_nms(boxes, scores, images, options.nms_threshold)
     # By image, the best first, and of each image no more than it may have.
     kept = kept[torch.argsort(images[kept], stable=True)]
     of_kept = images[kept]
     first = torch.searchsorted(of_kept, torch.arange(batch_size, device=kept.device))
     kept = kept[torch.arange(len(kept), device=kept.device) - first[of_kept] < options.keep_top_k]
-    images, index = images[kept], index[kept]
-    own = anchors[index]
+    images, index, own = images[kept], index[kept], own[kept]
     landmarks = points[images, index].view(-1, 5, 2) * center * own[:, None, 2:] + own[:, None, :2]
     return images, boxes[kept], scores[kept], landmarks
 
@@ -215,26 +213,3 @@ def timed(
         name: {"wall": quartiles(wall[name]), "in_a_row": quartiles(row[name]) if on_gpu else None}
         for name in ways
     }
-
-
-def launches(call: Callable[[], Any], device: str) -> dict[str, int] | None:
-    """Kernels, copies and fills of one call, by torch's profiler; None where that sees none, or fails."""
-    import torch
-    from torch.autograd import DeviceType
-    from torch.profiler import ProfilerActivity, profile
-
-    if torch.device(device).type != "cuda":
-        return None
-    counts = {"kernels": 0, "copies": 0, "fills": 0}
-    try:
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-            call()
-            torch.cuda.synchronize(device)
-        for event in profiler.events():
-            if event.device_type == DeviceType.CUDA:
-                name = event.name
-                kind = "copies" if "Memcpy" in name else "fills" if "Memset" in name else "kernels"
-                counts[kind] += 1
-    except RuntimeError:  # without the library that counts, or the right to use it
-        return None
-    return counts if any(counts.values()) else None

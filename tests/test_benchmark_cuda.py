@@ -12,7 +12,16 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks import cuda, cuda_cases, cuda_checks, cuda_rates, cuda_report, cuda_ways
+from benchmarks import (
+    by_torchvision,
+    cuda,
+    cuda_cases,
+    cuda_checks,
+    cuda_footprint,
+    cuda_rates,
+    cuda_report,
+    cuda_ways,
+)
 from benchmarks.opponents import Options
 
 from retinaface_fast import ops
@@ -95,7 +104,9 @@ def test_a_wrong_answer_is_told_and_has_no_times(monkeypatch: pytest.MonkeyPatch
     assert list(row["failed"]) == ["torch path, to the host"]
     assert "torch path, to the host" not in row["seconds"]
     assert cuda.is_bad("times", {"rows": [row]})
-    assert "no times: image 0" in cuda_report.markdown({"quick": True, "times": {"rows": [row]}})
+    assert "no times: image 0" in cuda_report.markdown(
+        {"quick": True, "times": {"rows": [row], "torchvision": True}}
+    )
 
 
 def race(case: cuda_cases.Case, **changes: Any) -> dict[str, Any]:
@@ -166,17 +177,132 @@ def test_rates_go_on_where_one_fails(
     rows = cuda_rates.rates(pictures, "cpu", quick=True)["rows"]
     who = [(row["model"], row["who"], "rate" in row) for row in rows]
     assert ("mobilenet0.25", "torch on cpu, float32", True) in who
+    assert ("mobilenet0.25", "torch on cpu, float32 as torch does it (TF32)", True) in who
     assert ("mobilenet0.25", "native on the CPU", True) in who
     assert ("mobilenet0.25", "torch on cpu, float16", False) in who  # not on a CPU
     assert ("resnet50", "torch on cpu, float32", False) in who  # no weights
-    assert "EngineError" in cuda_report.markdown({"quick": True, "rates": {"rows": rows}})
+    missing = [row for row in rows if "missing" in row]
+    assert [row["who"] for row in missing if row["model"] == "mobilenet0.25"] == ["torch on cpu, float16"]
+    assert sum(row["model"] == "resnet50" for row in missing) == 3
+    batches = [row for row in rows if row.get("pictures") == 2 and "TF32" in row["who"]]
+    assert batches[0]["beside_float32"]["without_partner"] == 0
+    assert not cuda.is_bad("rates", {"rows": rows})
+    assert "missing: " in cuda_report.markdown({"quick": True, "rates": {"rows": rows}})
+
+
+def test_a_rate_that_fails_is_no_success(
+    pictures: list[cuda_cases.UInt8Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: Any, **_options: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(cuda_rates, "rate", broken)
+    monkeypatch.setattr(cuda_cases, "VGA", SIZE)
+    what = {"model": "mobilenet0.25", "who": "native on the CPU"}
+    rows = cuda_rates.rates_of(what, pictures, {"engine": "native", "device": "cpu"}, quick=True)
+    assert [row["failed"] for row in rows] == ["RuntimeError: out of memory"] * 2
+    assert cuda.is_bad("rates", {"rows": rows})
+    assert "**failed: RuntimeError" in cuda_report.markdown({"quick": True, "rates": {"rows": rows}})
+
+
+def test_tf32_is_what_was_asked_for_and_comes_back() -> None:
+    before = cuda_rates.tf32_flags()
+    with cuda_rates.tf32(cuda_rates.WITHOUT_TF32):
+        assert cuda_rates.tf32_flags() == {"cudnn": False, "matmul": False}
+        with cuda_rates.tf32({"cudnn": True, "matmul": True}):
+            assert cuda_rates.tf32_flags() == {"cudnn": True, "matmul": True}
+        assert cuda_rates.tf32_flags() == {"cudnn": False, "matmul": False}
+    assert cuda_rates.tf32_flags() == before
 
 
 def test_float16_beside_float32() -> None:
     some = faces((0, 0, 10, 10), (50, 50, 70, 70))
     others = faces((0, 0, 10, 10.5), (150, 50, 170, 70), score=0.4)
     found = cuda_rates.differences([some, faces()], [others, faces()])
-    assert found == {"without_partner": 1, "score": pytest.approx(0.1), "pixels": pytest.approx(0.5)}
+    # A face at another place is one too many here and one too few there.
+    assert found == {"without_partner": 2, "score": pytest.approx(0.1), "pixels": pytest.approx(0.5)}
+
+
+def test_faces_that_are_alone_count_the_same_in_both_directions() -> None:
+    a, b = (0.0, 0.0, 10.0, 10.0), (50.0, 50.0, 70.0, 70.0)
+    for some, others, alone in (
+        (faces(a), faces(a), 0),
+        (faces(a, b), faces(a), 1),
+        (faces(a), faces(a, b), 1),
+        (faces(b), faces(a, b), 1),
+        (faces(), faces(a, b), 2),
+        (faces(a), faces(b), 2),
+        (faces(a, a), faces(a, b), 2),
+        (faces(a, a), faces(a), 1),
+        (faces(), faces(), 0),
+    ):
+        assert cuda_rates.differences([some], [others])["without_partner"] == alone
+        assert cuda_rates.differences([others], [some])["without_partner"] == alone
+
+
+@pytest.mark.skipif(not by_torchvision.is_here(), reason="torchvision is not here")
+def test_torchvision_has_the_same_faces() -> None:
+    for options in (Options(0.5), Options(0.02, top_k=300, keep_top_k=40), Options(0.999), Options(1.0)):
+        case = cuda_cases.random_case("random", (93, 121), 3, seed=5)
+        expected = cuda_ways.on_the_cpu(case, options)
+        tensors = cuda_cases.on_device(case, "cpu")
+        found = cuda_ways.to_faces(cuda_ways.by_batched_nms(case, tensors, options), 3)
+        assert [len(faces.scores) for faces in found] == [len(faces.scores) for faces in expected]
+        assert cuda_checks.without_partner(found, expected)[0] == 0
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours.landmarks, theirs.landmarks, rtol=0, atol=1e-3)
+
+
+def test_random_outputs_fill_top_k() -> None:
+    options = argparse.Namespace(quick=True, pictures=[])
+    cases = [case for case, _ in cuda.plan(options) if "full" in case.name]
+    assert [case.batch_size for case in cases] == [1, 2]
+    for case in cases:
+        assert ((case.probabilities > 0.02).sum(axis=1) > 10_000).all()
+
+
+# --- memory
+
+
+class Memory:
+    """A device with so much left after each question."""
+
+    def __init__(self, *free: int) -> None:
+        self.free = list(free)
+
+    def __call__(self, _device: str) -> tuple[int, int]:
+        return self.free.pop(0), 1000
+
+
+def test_the_memory_of_a_pool_is_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: None)
+    # 100 taken, of which 30 go back after the wait; nothing more; then another 50 on top of 70.
+    monkeypatch.setattr(torch.cuda, "mem_get_info", Memory(900, 800, 830, 830, 830, 830, 830, 780, 780))
+    pool = cuda_footprint.Pool("cuda:0")
+    assert [pool.after(lambda: None) for _ in range(3)] == [100, 70, 120]
+
+
+def test_the_footprint_of_everyone_or_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = cuda_cases.random_case("random", SIZE, 2, seed=3)
+    monkeypatch.setattr(cuda_footprint, "peak_of_torch", lambda call, _device: len(call()) * 2**20)
+    counts = {"kernels": 7, "copies": 1, "fills": 2}
+    monkeypatch.setattr(cuda_footprint, "launches", lambda call, _device: counts if call() else None)
+
+    def fails(*_arguments: Any) -> None:
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(cuda_ways, "torch_path", fails)
+    found = cuda_footprint.footprint([(case, Options(0.5))], "cpu", with_kernels=False)
+    [row] = found["rows"]
+    assert row["failed"] == {"torch path, to the host": "RuntimeError: no more"}
+    assert row["launches"].keys() == row["memory"].keys() != set()
+    assert cuda.is_bad("footprint", found)
+    report = cuda_report.markdown({"quick": True, "footprint": found})
+    assert "| 7 | 1 | 2 | 2.0 |" in report
+    assert "**RuntimeError: no more**" in report
+    assert not cuda.is_bad("footprint", {"missing": "cpu is no CUDA device"})
 
 
 def test_a_part_that_fails_does_not_stop_the_others(
