@@ -17,14 +17,14 @@ from tests.ops.samples import BOX_KINDS, as_probabilities, random_outputs, spoil
 torch = pytest.importorskip("torch")
 
 from retinaface_fast.engines import create_engine  # noqa: E402
-from retinaface_fast.engines.torch_nms import greedy_choice  # noqa: E402
-from retinaface_fast.engines.torch_postprocess import (  # noqa: E402
+from retinaface_fast.engines.torch_arithmetic import (  # noqa: E402
     decode_boxes,
     exponential,
-    postprocess,
     round_down_to_float,
     sigmoid,
 )
+from retinaface_fast.engines.torch_nms import greedy_choice  # noqa: E402
+from retinaface_fast.engines.torch_postprocess import postprocess  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -242,24 +242,25 @@ def test_suppression_in_blocks(kind: str, count: int) -> None:
     scores = np.arange(count, 0, -1).astype(np.float32)
     for iou_threshold, enough in ((0.0, None), (0.4, None), (0.4, 1), (0.4, 20), (1.0, 20)):
         wanted = np.flatnonzero(finite)[ops.nms(boxes[finite], scores[finite], iou_threshold=iou_threshold)]
-        for block, pairs in ((1, 1), (7, 49), (64, 5000), (1024, 1 << 22)):
-            if block == 1 and count > 8:
+        # Blocks of 1, 7, 35 and 1024.
+        for pairs in (1, 4 * 49, 5000, 1 << 22):
+            if pairs == 1 and count > 8:
                 continue
             kept = greedy_choice(
-                torch.from_numpy(boxes),
+                torch.from_numpy(boxes)[None],
+                torch.ones(1, count, dtype=torch.bool),
                 round_down_to_float(iou_threshold),
                 enough=enough,
-                block=block,
                 pairs=pairs,
             )
-            assert_same_bits(np.flatnonzero(kept.numpy()), wanted[:enough])
+            assert_same_bits(np.flatnonzero(kept[0].numpy()), wanted[:enough])
 
 
 def test_a_long_chain_takes_many_rounds() -> None:
     """Each box overlaps the next one alone: every second is kept, and that each waits for the one before."""
     left = 10 * np.arange(501, dtype=np.float32)
     boxes = np.stack([left, 0 * left, left + 15, 0 * left + 10], axis=1)
-    kept = greedy_choice(torch.from_numpy(boxes), 0.1)
+    kept = greedy_choice(torch.from_numpy(boxes)[None], torch.ones(1, 501, dtype=torch.bool), 0.1)
     assert_same_bits(np.flatnonzero(kept.numpy()), np.arange(0, 501, 2))
 
 
@@ -275,16 +276,20 @@ class PeakMemory(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignor
         return result
 
 
-def test_the_memory_of_many_boxes_is_bounded() -> None:
-    boxes = BOX_KINDS["sparse"](np.random.default_rng(0), 6_000)
-    scores = np.arange(len(boxes), 0, -1).astype(np.float32)
+@pytest.mark.parametrize("images", [1, 7])
+def test_the_memory_of_many_boxes_is_bounded(images: int) -> None:
+    count = 6_000 // images
+    boxes = BOX_KINDS["sparse"](np.random.default_rng(0), images * count).reshape(images, count, 4)
+    scores = np.arange(count, 0, -1).astype(np.float32)
+    candidates = torch.ones(images, count, dtype=torch.bool)
     with PeakMemory() as memory:
-        kept = greedy_choice(torch.from_numpy(boxes), 0.5, block=256, pairs=256 * 256)
-    assert_same_bits(np.flatnonzero(kept.numpy()), ops.nms(boxes, scores, iou_threshold=0.5))
+        kept = greedy_choice(torch.from_numpy(boxes), candidates, 0.5, pairs=1 << 16)
+    for of_image, choice in zip(boxes, kept.numpy(), strict=True):
+        assert_same_bits(np.flatnonzero(choice), ops.nms(of_image, scores, iou_threshold=0.5))
     assert kept.sum() > 5_000
-    assert memory.largest == 4 * 256 * 256, (
-        "a float32 for each pair, and not for each of 6,000 boxes and a block"
-    )
+    # As many boxes as are kept of each image, and as many others as there is memory for.
+    assert (images == 1) <= (memory.largest == 4 << 16), "a float32 for each pair"
+    assert 4 << 15 <= memory.largest <= 4 << 16, "and not for each of all boxes and a block"
 
 
 # Real outputs
