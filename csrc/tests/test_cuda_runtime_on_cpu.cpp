@@ -1,34 +1,13 @@
-// The CUDA runtime that stands in for the real one: a test of the tests.
-#include <sys/wait.h>
-#include <unistd.h>
-
+// The CUDA runtime that stands in for the real one: a test of the tests. Its functions, and what kernels do
+// that have no bugs; test_cuda_bugs_on_cpu.cpp has those that have some.
 #include <algorithm>
 #include <numeric>
 
-#include "check.hpp"
-#include "cuda_on_cpu.hpp"
+#include "cuda_arrays.hpp"
 
 namespace {
 
-constexpr std::uint64_t kSchedules[] = {cuda_on_cpu::kInOrder, cuda_on_cpu::kReversed, 2, 3, 12345};
-constexpr unsigned kAll = 0xFFFFFFFFU;
-
-template <typename... Parameters, typename... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments... arguments) {
-    cudaLaunchConfig_t config{};
-    config.gridDim = grid;
-    config.blockDim = block;
-    return cudaLaunchKernelEx(&config, kernel, arguments...);
-}
-
-template <typename Function>
-void under_all_schedules(Function function) {
-    for (const std::uint64_t order : kSchedules) {
-        cuda_on_cpu::schedule(order);
-        function();
-    }
-    cuda_on_cpu::schedule(cuda_on_cpu::kInOrder);
-}
+using namespace on_cpu;
 
 // --- kernels
 
@@ -109,95 +88,6 @@ __global__ void extremes(const unsigned* values, unsigned* highest, unsigned* lo
 __global__ void first_come(unsigned* ticket, unsigned* order) {
     order[atomicAdd(ticket, 1U)] = blockIdx.x * blockDim.x + threadIdx.x;
 }
-
-__global__ void bad_mask() { __ballot_sync(1U, 1); }
-__global__ void different_collectives() {
-    if (threadIdx.x < 16) {
-        __ballot_sync(kAll, 1);
-    } else {
-        __syncwarp();
-    }
-}
-__global__ void different_masks() { __ballot_sync(threadIdx.x == 0 ? kAll : ~2U | 1U << threadIdx.x, 1); }
-__global__ void barrier_without_all() {
-    if (threadIdx.x == 7) {
-        __syncwarp();
-    } else {
-        __syncthreads();
-    }
-}
-__global__ void beyond_the_end(int* values) { values[threadIdx.x] = 1; }
-
-// Something is missing of each, and the order of the threads may hide it.
-__global__ void no_barrier(int* out) {
-    __shared__ int values[64];
-    values[threadIdx.x] = static_cast<int>(threadIdx.x);
-    out[threadIdx.x] = values[63 - threadIdx.x];
-}
-__global__ void one_barrier_too_few(int* out) {
-    __shared__ int values[64];
-    values[threadIdx.x] = static_cast<int>(threadIdx.x);
-    __syncthreads();
-    const int other = values[63 - threadIdx.x];
-    values[threadIdx.x] = other;
-    __syncthreads();
-    out[threadIdx.x] = values[threadIdx.x];
-}
-// Votes order no memory: that takes a __syncwarp.
-__global__ void vote_for_barrier(int* out) {
-    __shared__ int values[32];
-    values[threadIdx.x] = static_cast<int>(threadIdx.x);
-    __any_sync(kAll, 1);
-    out[threadIdx.x] = values[31 - threadIdx.x];
-}
-__global__ void no_atomic(int* out) { ++out[0]; }
-__global__ void warp_barrier(int* out) {
-    __shared__ int values[32];
-    for (int i = 0; i < 3; ++i) {
-        values[threadIdx.x] = static_cast<int>(threadIdx.x) + i;
-        __syncwarp();
-        out[threadIdx.x] = values[31 - threadIdx.x];
-        __syncwarp();
-    }
-}
-
-// --- device memory
-
-cudaMemPool_t pool() {
-    static cudaMemPool_t only = nullptr;
-    if (only == nullptr) {
-        cudaMemPoolProps properties{};
-        properties.allocType = cudaMemAllocationTypePinned;
-        properties.location = {cudaMemLocationTypeDevice, 0};
-        CHECK(cudaMemPoolCreate(&only, &properties) == cudaSuccess);
-        std::uint64_t threshold = UINT64_MAX;
-        CHECK(cudaMemPoolSetAttribute(only, cudaMemPoolAttrReleaseThreshold, &threshold) == cudaSuccess);
-    }
-    return only;
-}
-
-template <typename T>
-class Array {
-  public:
-    explicit Array(std::vector<T> values) : count_(values.size()) {
-        CHECK(cudaMallocFromPoolAsync(&memory_, count_ * sizeof(T), pool(), nullptr) == cudaSuccess);
-        CHECK(cudaMemcpyAsync(memory_, values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice) ==
-              cudaSuccess);
-    }
-    Array(const Array&) = delete;
-    Array& operator=(const Array&) = delete;
-    ~Array() { CHECK(cudaFreeAsync(memory_, nullptr) == cudaSuccess); }
-    [[nodiscard]] T* get() const { return memory_; }
-    [[nodiscard]] std::vector<T> to_host() const {
-        std::vector<T> values(count_);
-        CHECK(cudaMemcpy(values.data(), memory_, count_ * sizeof(T), cudaMemcpyDeviceToHost) == cudaSuccess);
-        return values;
-    }
-
-  private:
-    T* memory_ = nullptr;
-    std::size_t count_;
-};
 
 // --- tests
 
@@ -330,51 +220,6 @@ void schedules() {
     cuda_on_cpu::schedule(cuda_on_cpu::kInOrder);
 }
 
-// What a bug of a kernel says when it ends the program.
-template <typename Function>
-std::string last_words(Function function) {
-    int ends[2];
-    CHECK(pipe(ends) == 0);
-    const pid_t child = fork();
-    if (child == 0) {
-        dup2(ends[1], 2);
-        close(ends[0]);
-        function();
-        _exit(0);
-    }
-    close(ends[1]);
-    std::string words;
-    char buffer[256];
-    for (ssize_t n = 0; (n = read(ends[0], buffer, sizeof buffer)) > 0;) {
-        words.append(buffer, static_cast<std::size_t>(n));
-    }
-    close(ends[0]);
-    int status = 0;
-    waitpid(child, &status, 0);
-    CHECK(!(WIFEXITED(status) && WEXITSTATUS(status) == 0));
-    return words;
-}
-
-bool contains(const std::string& text, const char* part) {
-    const bool found = text.find(part) != std::string::npos;
-    if (!found) std::fprintf(stderr, "no \"%s\" in: %s\n", part, text.c_str());
-    return found;
-}
-
-void bugs_are_named() {
-    under_all_schedules([]() {
-        CHECK(contains(last_words([]() { launch(bad_mask, 1, 32); }), "does not hold the caller"));
-        const std::string words = last_words([]() { launch(different_collectives, dim3(1, 2), 32); });
-        CHECK(contains(words, "lanes of a warp meet in different collectives"));
-        CHECK(contains(words, "waits in __ballot_sync, mask ffffffff") &&
-              contains(words, "waits in __syncwarp, mask ffffffff"));
-        CHECK(contains(last_words([]() { launch(different_masks, 1, 32); }), "different collectives"));
-        const std::string dead = last_words([]() { launch(barrier_without_all, 1, 64); });
-        CHECK(contains(dead, "deadlock") && contains(dead, "thread 7 waits in __syncwarp"));
-        CHECK(contains(dead, "thread 63 waits in __syncthreads"));
-    });
-}
-
 void memory() {
     cuda_on_cpu::reset_counters();
     {
@@ -458,57 +303,43 @@ void faults() {
     cuda_on_cpu::clear_faults();
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-// One element too many is seen.
-void bounds() {
-    const std::string words = last_words([]() {
-        const Array<int> values(std::vector<int>(63));
-        launch(beyond_the_end, 1, 64, values.get());
-    });
-    CHECK(contains(words, "heap-buffer-overflow") && contains(words, "beyond_the_end"));
+// A stream is of a device, and an event is of the one that was the current one.
+void streams() {
+    cuda_on_cpu::reset_counters();
+    cuda_on_cpu::set_device_count(2);
+    const Array<unsigned> places({0, 0});
+    const cudaStream_t stream = cuda_on_cpu::create_stream(1);
+    cudaLaunchConfig_t config{};
+    config.gridDim = 1;
+    config.blockDim = 2;
+    config.stream = stream;
+    const auto launched = [&]() { return cudaLaunchKernelEx(&config, place_of_each, places.get()); };
+    cudaEvent_t event = nullptr;
+    CHECK(launched() == cudaErrorInvalidResourceHandle && cuda_on_cpu::counters().launches == 0);
+    CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming) == cudaSuccess);
+    CHECK(cudaEventRecord(event, stream) == cudaErrorInvalidResourceHandle);
+    CHECK(cudaEventRecord(event) == cudaSuccess && cudaStreamWaitEvent(stream, event) == cudaSuccess);
+    CHECK(cudaMemsetAsync(places.get(), 0, 4, stream) == cudaErrorInvalidDevice);
+    CHECK(cudaFreeAsync(places.get(), stream) == cudaErrorInvalidDevice);
+    void* memory = nullptr;
+    CHECK(cudaMallocFromPoolAsync(&memory, 4, pool(), stream) == cudaErrorInvalidDevice);
+    int here = 0;
+    CHECK(cudaMemcpyAsync(&here, places.get(), 4, cudaMemcpyDeviceToHost, stream) == cudaErrorInvalidDevice);
+    CHECK(cudaSetDevice(1) == cudaSuccess);
+    CHECK(cudaMemsetAsync(places.get(), 0, 4) == cudaErrorInvalidDevice);  // the default stream of device 1
+    CHECK(cudaEventRecord(event) == cudaErrorInvalidResourceHandle);
+    CHECK(launched() == cudaSuccess && cudaStreamSynchronize(stream) == cudaSuccess);
+    const std::vector<cuda_on_cpu::StreamCall> log = cuda_on_cpu::counters().log;
+    CHECK(std::strcmp(log.back().name, "cudaStreamSynchronize") == 0 && log.back().device == 1);
+    CHECK(log.back().stream == stream);
+    CHECK(cudaSetDevice(0) == cudaSuccess && cudaEventDestroy(event) == cudaSuccess);
+    cuda_on_cpu::destroy_stream(stream);
+    CHECK(cudaStreamSynchronize(stream) == cudaErrorInvalidResourceHandle);
+    cuda_on_cpu::set_device_count(1);
+    cuda_on_cpu::clear_faults();
 }
-#else
-void bounds() {
-    const Array<int> values(std::vector<int>(64));
-    CHECK(launch(beyond_the_end, 1, 64, values.get()) == cudaSuccess);
-    CHECK(values.to_host() == std::vector<int>(64, 1));
-}
-#endif
-
-#if defined(__SANITIZE_THREAD__)
-// Of RETINAFACE_RACE_CHECK: a missing barrier is seen, whatever came first, and one that is there is believed
-// (races elsewhere in this program would end it).
-void races() {
-    under_all_schedules([]() {
-        for (void (*const kernel)(int*) : {no_barrier, one_barrier_too_few, vote_for_barrier, no_atomic}) {
-            const unsigned threads = kernel == vote_for_barrier ? 32 : 64;
-            const std::string words = last_words([&]() {
-                const Array<int> out(std::vector<int>(64));
-                launch(kernel, 1, threads, out.get());
-            });
-            CHECK(contains(words, "data race"));
-        }
-        const Array<int> out(std::vector<int>(32));
-        CHECK(launch(warp_barrier, 2, 32, out.get()) == cudaSuccess);
-        CHECK(out.to_host()[0] == 33);
-    });
-}
-#else
-void races() {
-    const Array<int> out(std::vector<int>(32));
-    CHECK(launch(warp_barrier, 2, 32, out.get()) == cudaSuccess);
-    CHECK(out.to_host()[0] == 33);
-    static_cast<void>(no_barrier), static_cast<void>(one_barrier_too_few);
-    static_cast<void>(vote_for_barrier), static_cast<void>(no_atomic);
-}
-#endif
 
 }  // namespace
 
-#if defined(__SANITIZE_THREAD__)
-// NOLINTNEXTLINE(bugprone-reserved-identifier)
-extern "C" const char* __tsan_default_options() { return "halt_on_error=1"; }
-#endif
-
-CHECK_MAIN(every_thread_runs_once, sums, compaction, scans, lanes, atomics, schedules, bugs_are_named, memory,
-           faults, bounds, races)
+CHECK_MAIN(every_thread_runs_once, sums, compaction, scans, lanes, atomics, schedules, memory, faults,
+           streams)

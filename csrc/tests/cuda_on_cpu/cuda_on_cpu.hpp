@@ -4,10 +4,19 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <vector>
 
 #include <cuda_runtime.h>
 
 namespace cuda_on_cpu {
+
+// A call that was given a stream, whether it succeeded or not.
+struct StreamCall {
+    const char* name;
+    cudaStream_t stream;
+    int device;          // that was the current one
+    const void* object;  // a kernel, an event, a pool, device memory; null: nothing
+};
 
 // What has happened since reset_counters(). What is alive stays counted.
 struct Counters {
@@ -22,6 +31,7 @@ struct Counters {
     std::size_t live_bytes = 0;
     std::size_t peak_bytes = 0;
     std::size_t live_events = 0;
+    std::vector<StreamCall> log;
 };
 
 [[nodiscard]] Counters counters();
@@ -44,6 +54,11 @@ void clear_faults();
 void register_device_memory(const void* memory, std::size_t bytes, int device = 0);
 void unregister_device_memory(const void* memory);
 void treat_all_memory_as_device(bool enabled);
+
+// A stream of a device. 0, 1 and 2 are those of the current device that CUDA has by itself; any other number
+// is no stream, or one of the current device while all memory is a device's.
+[[nodiscard]] cudaStream_t create_stream(int device);
+void destroy_stream(cudaStream_t stream);
 
 // 1 unless set; without any, every function says cudaErrorNoDevice.
 void set_device_count(int count);

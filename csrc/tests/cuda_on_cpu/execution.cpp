@@ -28,6 +28,16 @@ extern "C" void __sanitizer_finish_switch_fiber(void* fake_stack, const void** o
 #endif
 #ifdef RETINAFACE_RACE_CHECK
 #include <sanitizer/tsan_interface.h>
+// Of the same library, for the runtimes of languages that manage memory themselves: memory that is handed out
+// anew, which nothing has touched.
+// NOLINTBEGIN(bugprone-reserved-identifier)
+extern "C" void __tsan_java_init(unsigned long begin, unsigned long bytes);
+extern "C" void __tsan_java_alloc(unsigned long memory, unsigned long bytes);
+extern "C" void __tsan_java_free(unsigned long memory, unsigned long bytes);
+// All that is __shared__, as the linker puts it together.
+extern "C" char __start_cuda_shared[] __attribute__((weak));
+extern "C" char __stop_cuda_shared[] __attribute__((weak));
+// NOLINTEND(bugprone-reserved-identifier)
 #endif
 
 uint3 threadIdx;
@@ -48,7 +58,8 @@ struct Fiber {
     const void* stack = nullptr;  // lowest address
     std::size_t stack_bytes = 0;
     void* fake_stack = nullptr;    // of AddressSanitizer
-    void* race_context = nullptr;  // of ThreadSanitizer
+    void* race_context = nullptr;  // of ThreadSanitizer, the one in use
+    void* race_contexts[2] = {};   // see begin_block_for_races
 };
 
 enum class State { ready, at_barrier, in_collective, done };
@@ -62,7 +73,8 @@ struct Thread {
     unsigned mask = 0;
     unsigned participants = 0;
     uint3 index;
-    char order = 0;  // its address: what the lanes of a collective that this one is the lowest of wait for
+    char order[2] =
+        {};  // the address: what the lanes of a collective that this one is the lowest of wait for
 };
 
 // One launch at a time: the lock is held from its beginning to its end.
@@ -74,10 +86,11 @@ Fiber* left = nullptr;      // who was switched from
 unsigned count = 0;         // threads of a block
 unsigned alive = 0;
 unsigned at_barrier = 0;
-unsigned barriers = 0;                                       // that the block has passed
-std::uint64_t ready[kMaxThreads / kWordBits];                // bits of the threads that can go on
-unsigned alive_lanes[kMaxThreads / 32];                      // bits of each warp
-char barrier_order[2], block_begin, block_end, fence_order;  // addresses, see Thread::order
+unsigned turn = 0;                             // of two blocks that the race checker tells apart
+unsigned barriers = 0;                         // that the block has passed
+std::uint64_t ready[kMaxThreads / kWordBits];  // bits of the threads that can go on
+unsigned alive_lanes[kMaxThreads / 32];        // bits of each warp
+char barrier_order[2][2], grid_begin, grid_end, fence_order;  // addresses, see Thread::order
 void (*kernel_body)(const void*) = nullptr;
 const void* kernel_call = nullptr;
 std::uint64_t order = kInOrder;
@@ -103,6 +116,44 @@ void race_acquire([[maybe_unused]] const void* address) {
     __tsan_acquire(const_cast<void*>(address));
 #endif
 }
+
+// Blocks have no order among each other: all come after the launch and before its end. A thread of the
+// checker for each thread of each block would take it minutes, so two blocks in turn have their own: of any
+// two that run one after the other it sees that nothing orders them. (Which those are, that is the schedule's
+// to choose.) What a block finds in its shared memory and on its stacks nothing has touched.
+#ifdef RETINAFACE_RACE_CHECK
+// Of a stack, what a kernel needs; what lies below is the runtime's and not looked at.
+constexpr std::size_t kFreshStackBytes = std::size_t{8} << 10U;
+
+void forget(const void* memory, std::size_t bytes) {
+    static const bool told = [] {
+        constexpr unsigned long kGranule = 4096;
+        __tsan_java_init(kGranule, (1UL << 47U) - 2 * kGranule);
+        return true;
+    }();
+    static_cast<void>(told);
+    const auto begin = reinterpret_cast<unsigned long>(memory);
+    if (bytes == 0) return;
+    __tsan_java_free(begin, bytes);
+    __tsan_java_alloc(begin, bytes);
+}
+
+void begin_block_for_races() {
+    turn = 1 - turn;
+    host.race_context = __tsan_get_current_fiber();
+    if (__start_cuda_shared != nullptr) {
+        const auto bytes = static_cast<std::size_t>(__stop_cuda_shared - __start_cuda_shared);
+        forget(__start_cuda_shared, (bytes + 7) / 8 * 8);
+    }
+    for (unsigned i = 0; i < count; ++i) {
+        Fiber& fiber = threads[i].fiber;
+        forget(static_cast<const char*>(fiber.stack) + kStackBytes - kFreshStackBytes, kFreshStackBytes);
+        void*& context = fiber.race_contexts[turn];
+        if (context == nullptr) context = __tsan_create_fiber(0);
+        fiber.race_context = context;
+    }
+}
+#endif
 
 // --- fibers
 
@@ -234,7 +285,7 @@ void complete(unsigned first, unsigned lane) {
 
 // The lanes that wait may have waited for one that has returned.
 void end_of_thread(unsigned i) {
-    race_release(&block_end);
+    race_release(&grid_end);
     const unsigned first = i / 32 * 32;
     threads[i].state = State::done;
     --alive;
@@ -249,7 +300,7 @@ void end_of_thread(unsigned i) {
 void run_fiber() {
     arrived(current->fiber);
     while (true) {
-        race_acquire(&block_begin);
+        race_acquire(&grid_begin);
         kernel_body(kernel_call);
         end_of_thread(static_cast<unsigned>(current - threads));
     }
@@ -265,9 +316,6 @@ void make_fiber(Fiber& fiber) {
     fiber.stack = stack;
     fiber.stack_bytes = kStackBytes;
     prepare(fiber.context, stack, kStackBytes, run_fiber);
-#ifdef RETINAFACE_RACE_CHECK
-    fiber.race_context = __tsan_create_fiber(0);
-#endif
 }
 
 void run_block() {
@@ -282,15 +330,13 @@ void run_block() {
         alive_lanes[i / 32] |= 1U << (i % 32);
     }
 #ifdef RETINAFACE_RACE_CHECK
-    host.race_context = __tsan_get_current_fiber();
+    begin_block_for_races();
 #endif
-    race_release(&block_begin);
     const unsigned first = choose();
     ready[first / kWordBits] &= ~(std::uint64_t{1} << (first % kWordBits));
     current = &threads[first];
     threadIdx = current->index;
     switch_to(host, current->fiber);
-    race_acquire(&block_end);
 }
 
 }  // namespace
@@ -303,7 +349,7 @@ void schedule(std::uint64_t wanted) {
 
 void barrier() {
     Thread& self = *current;
-    const char* const ordered = &barrier_order[barriers % 2];
+    const char* const ordered = &barrier_order[turn][barriers % 2];
     race_release(ordered);
     self.state = State::at_barrier;
     ++at_barrier;
@@ -321,7 +367,7 @@ Exchange collective(const char* name, unsigned mask, std::uint64_t value, bool o
     self.state = State::in_collective;
     if ((mask >> lane & 1U) == 0) stop("a collective whose mask does not hold the caller");
     const char* const ordered =
-        &threads[i - lane + static_cast<unsigned>(__builtin_ctz(mask & alive_lanes[i / 32]))].order;
+        &threads[i - lane + static_cast<unsigned>(__builtin_ctz(mask & alive_lanes[i / 32]))].order[turn];
     if (orders_memory) race_release(ordered);
     complete(i - lane, lane);
     give_way();
@@ -354,12 +400,14 @@ cudaError_t run_grid(const cudaLaunchConfig_t& config, void (*body)(const void*)
     std::uint64_t at = order == kInOrder ? 0 : order == kReversed ? blocks - 1 : next_random() % blocks;
     std::uint64_t step = order == kInOrder ? 1 : order == kReversed ? blocks - 1 : next_random() % blocks;
     while (std::gcd(blocks, step) != 1) ++step;
+    race_release(&grid_begin);
     for (std::uint64_t k = 0; k < blocks; ++k) {
         blockIdx = {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
                     static_cast<unsigned>(at / grid.x / grid.y)};
         run_block();
         at = (at + step) % blocks;
     }
+    race_acquire(&grid_end);
     return cudaSuccess;
 }
 
