@@ -349,7 +349,8 @@ std::string obstacle(int device) {
     const cudaError_t status = cudaGetDeviceCount(&count);
     static_cast<void>(cudaGetLastError());
     if (status == cudaErrorInsufficientDriver) {
-        return "there is no CUDA device: no NVIDIA driver is installed, or one that is too old for this build";
+        return "there is no CUDA device: no NVIDIA driver is installed, or one that is too old for this "
+               "build";
     }
     if (status != cudaSuccess) return std::string("there is no CUDA device: ") + cudaGetErrorString(status);
     if (device < 0 || device >= count || static_cast<std::size_t>(device) >= kMaxDevices) {
