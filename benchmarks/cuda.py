@@ -16,18 +16,16 @@ and compute-sanitizer. The parts:
 - rates: pictures per second of the whole detection, in float32 without TF32, in float32 as torch does it,
   and in float16.
 
-Each part has a process of its own, so that one that crashes or hangs does not take the others along, and that
-the profiler of the footprint is nowhere near a clock. Writes results.json and results.md; the exit code is 1
-if an answer was wrong or a part failed; what is missing on the machine is named and is no failure. With
-`--device cpu` all runs but the kernels, the sanitizer, the footprint and the clock of the device: whether the
-script works.
+Each part has a process of its own, so that one that crashes or hangs does not take the others along, and
+that the profiler of the footprint is nowhere near a clock. Writes results.json and results.md; the exit code
+is 1 if an answer was wrong or a part failed; what is missing on the machine is named and is no failure. It
+is 2 if an option cannot be served, and 130 after Ctrl-C. With `--device cpu` all runs but the kernels, the
+sanitizer, the footprint and the clock of the device: whether the script works.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -36,25 +34,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import (
-    by_torchvision,
     cuda_cases,
     cuda_checks,
     cuda_footprint,
+    cuda_options,
     cuda_processes,
     cuda_rates,
     cuda_report,
     cuda_tests,
     cuda_ways,
-    graphs,
 )
 from benchmarks.opponents import Options
 from retinaface_fast.latency.machine import available_threads, describe_machine
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
 #: Nothing takes longer that is not hanging.
 PART_SECONDS = 3 * 3600
+NEEDS_DEVICE = "needs a CUDA device"
+#: What a shell gives for a program that Ctrl-C has ended.
+INTERRUPTED = 130
 
 
 def has_kernels(device: str) -> str:
@@ -62,7 +63,7 @@ def has_kernels(device: str) -> str:
     import torch
 
     if torch.device(device).type != "cuda":
-        return f"{device} is no CUDA device"
+        return NEEDS_DEVICE
     from retinaface_fast.ops import cuda
 
     return cuda.obstacle(torch.device(device).index or 0) or ""
@@ -88,7 +89,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "torch_cuda": torch.version.cuda,
         "commit": said_by("git", "describe", "--always", "--dirty", "--abbrev=12"),
-        "kernels": has_kernels(options.device) or "built",
+        "kernels": has_kernels(options.device) or "usable",
         "nvidia_smi": said_by(
             "nvidia-smi",
             "--query-gpu=index,name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit",
@@ -160,14 +161,16 @@ def times(options: argparse.Namespace) -> dict[str, Any]:
             race(case, tensors, Options(threshold), options, with_kernels=with_kernels)
             for threshold in thresholds
         ]
-    return {"rows": rows, "torchvision": by_torchvision.is_here()}
+    return {"rows": rows, "not_run": cuda_ways.not_run(has_kernels(options.device))}
 
 
 def footprint(options: argparse.Namespace) -> dict[str, Any]:
     if options.device == "cpu":
-        return {"missing": "cpu is no CUDA device"}
+        return {"missing": NEEDS_DEVICE}
     cases = [(case, Options(limit)) for case, limits in plan(options) for limit in limits]
-    return cuda_footprint.footprint(cases, options.device, with_kernels=not has_kernels(options.device))
+    obstacle = has_kernels(options.device)
+    found = cuda_footprint.footprint(cases, options.device, with_kernels=not obstacle)
+    return {**found, "not_run": cuda_ways.not_run(obstacle)}
 
 
 def race(
@@ -252,35 +255,8 @@ def is_bad(part: str, result: dict[str, Any]) -> bool:
     return any(row.get("failed") for row in rows)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=graphs.CACHE / "cuda", metavar="DIR")
-    parser.add_argument("--quick", action="store_true", help="small and few: whether it works here")
-    parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu to try the script")
-    parser.add_argument("--pictures", type=Path, nargs="+", default=[], metavar="FILE_OR_FOLDER")
-    parser.add_argument("--download", action="store_true", help="published weights, where not there")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    for hidden in ("--part", "--answer", "--child"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-
-    if options.device == "cuda":
-        options.device = "cuda:0"  # everything else here wants to know which
-    if options.device != "cpu" and (options.part or options.child):
-        import torch
-
-        torch.cuda.set_device(options.device)
-    if options.child:
-        return cuda_checks.child(options.device)
-    if options.part:
-        try:
-            result = PARTS[options.part](options)
-        except Exception:
-            result = {"failed": traceback.format_exc()}
-        Path(options.answer).write_text(json.dumps(result), encoding="utf-8")
-        return 0
-
-    options.out.mkdir(parents=True, exist_ok=True)
+def run_parts(options: argparse.Namespace) -> int:
+    """One after the other, and what they found written after each; the exit code."""
     passed_on = [
         "--device",
         options.device,
@@ -288,21 +264,58 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     if options.pictures:
         passed_on += ["--pictures", *(str(path.resolve()) for path in options.pictures)]
+    report = options.out / "results.md"
     record: dict[str, Any] = {"quick": options.quick}
+    done: list[str] = []
     bad = []
-    for part in options.parts:
-        print(f"{part} …", flush=True)
-        record[part] = in_own_process(part, passed_on)
-        if is_bad(part, record[part]):
-            bad.append(part)
-        # After each, so that what was measured is not lost with what comes next.
-        (options.out / "results.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-        (options.out / "results.md").write_text(cuda_report.markdown(record), encoding="utf-8")
+    try:
+        for part in options.parts:
+            print(f"{part} …", flush=True)
+            record[part] = in_own_process(part, passed_on)
+            if is_bad(part, record[part]):
+                bad.append(part)
+            # After each, so that what was measured is not lost with what comes next.
+            (options.out / "results.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+            report.write_text(cuda_report.markdown(record), encoding="utf-8")
+            done.append(part)
+    except KeyboardInterrupt:
+        # A report that lies there without a part of this run is from an earlier one.
+        so_far = f"what is done so far: {report}" if done else "nothing is done so far"
+        print(f"interrupted; {so_far}", file=sys.stderr)
+        return INTERRUPTED
     print(cuda_report.markdown(record))
-    print(f"{os.fspath(options.out)}/results.json and results.md")
+    print(f"{options.out}/results.json and results.md")
     if bad:
         print(f"not as it should be: {', '.join(bad)}", file=sys.stderr)
     return 1 if bad else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = cuda_options.parser(__doc__.splitlines()[0], PARTS).parse_args(arguments)
+    if not options.part and not options.child:
+        try:
+            options.device = cuda_options.check_device(options.device)
+            cuda_options.check_out(options.out)
+        except cuda_options.RefusedError as error:
+            print(error, file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:  # importing torch can take a while
+            print("interrupted; nothing is done so far", file=sys.stderr)
+            return INTERRUPTED
+        return run_parts(options)
+
+    if options.device != "cpu":
+        import torch
+
+        torch.cuda.set_device(options.device)
+    if options.child:
+        return cuda_checks.child(options.device)
+    try:
+        result = PARTS[options.part](options)
+    except Exception:
+        result = {"failed": traceback.format_exc()}
+    Path(options.answer).write_text(json.dumps(result), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":

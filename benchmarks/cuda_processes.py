@@ -41,11 +41,13 @@ def end_group(process: subprocess.Popen[str], grace: float) -> None:
     if not hasattr(os, "killpg"):  # Windows, which has no groups of this kind
         process.kill()
         return
-    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(grace)
-    with contextlib.suppress(ProcessLookupError):  # the leader may be gone and others of its group not
-        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(grace)
+    finally:  # after a second Ctrl-C, too
+        with contextlib.suppress(ProcessLookupError):  # the leader may be gone and others of its group not
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def end_orderly() -> None:

@@ -137,12 +137,17 @@ def rates_of(
     try:
         detector = FaceDetector(model, close_ups=False, **options)
     except WeightsError as error:
-        return [{**what, "missing": str(error)}]
+        said = str(error)
+        if OFFLINE_VARIABLE in said:
+            return [{**what, "missing": "its weights are not here (--download fetches them)", "said": said}]
+        return [{**what, "missing": f"its weights cannot be loaded: {said}"}]
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         # Half the precision is for devices, which is no failure where the script is only tried.
-        is_known = isinstance(error, EngineError) and options["device"] == "cpu"
-        return [{**what, "missing" if is_known and options.get("precision") == "float16" else "failed": said}]
+        on_cpu = options["device"] == "cpu" and options.get("precision") == "float16"
+        if on_cpu and isinstance(error, EngineError):
+            return [{**what, "missing": "needs a CUDA device", "said": said}]
+        return [{**what, "failed": said}]
     rows: list[dict[str, Any]] = []
 
     def add(label: str, count: int, measure: Callable[[], dict[str, Any]]) -> None:

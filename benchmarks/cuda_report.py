@@ -6,8 +6,19 @@ from typing import Any
 
 
 def table(header: list[str], rows: list[list[object]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+    """Without the columns in which no row has anything, such as the device's clock where there is none."""
+    filled = [k for k in range(len(header)) if not rows or any(str(row[k]) for row in rows)]
+    lines = [[line[k] for k in filled] for line in (header, ["---"] * len(header), *rows)]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def not_run(found: dict[str, Any], columns: int) -> list[list[object]]:
+    """Rows for those who have no turns on this machine, with the reason in the last column."""
+    return [[who, *[""] * (columns - 2), f"not run: {why}"] for who, why in found.get("not_run", {}).items()]
 
 
 def milliseconds(spread: dict[str, float] | None) -> str:
@@ -20,6 +31,12 @@ def milliseconds(spread: dict[str, float] | None) -> str:
 
 def _machine(facts: dict[str, Any]) -> str:
     gpu = facts.get("gpu") or {}
+    architectures = ", ".join(facts.get("architectures", []))
+    kernels = facts["kernels"] if facts["kernels"] == "usable" else f"not in use: {facts['kernels']}"
+    if architectures:
+        kernels += f"; built for {architectures}"
+    elif facts["device"] == "cpu":  # on a device that is what was told
+        kernels += "; this build has none"
     named = {
         "GPU": gpu and f"{gpu['name']}, {gpu['capability']}, {gpu['multiprocessors']} multiprocessors",
         "nvidia-smi": (facts.get("nvidia_smi") or "").replace("\n", "<br>"),
@@ -28,8 +45,8 @@ def _machine(facts: dict[str, Any]) -> str:
         "TF32, as torch comes": ", ".join(
             f"{what}: {'allowed' if allowed else 'off'}" for what, allowed in facts["tf32"].items()
         ),
-        "torchvision": facts["torchvision"],
-        "kernels": f"{facts['kernels']}; for {', '.join(facts.get('architectures', [])) or 'nothing'}",
+        "torchvision": facts["torchvision"] or "not installed",
+        "kernels": kernels,
         "retinaface_fast": f"{facts['retinaface_fast']}, commit {facts['commit']}, {facts['simd_level']}",
         "Python, system": f"{facts['python']}, {facts['system']}",
     }
@@ -45,7 +62,7 @@ def _correctness(found: dict[str, Any]) -> str:
             limit = "all" if options["top_k"] > 10**9 else options["top_k"]
             rows.append(
                 [
-                    f"{row['case']}, {row['batch']} images",
+                    f"{row['case']}, {counted(row['batch'], 'image')}",
                     options["score_threshold"],
                     limit,
                     f"{row['candidates']:,}",
@@ -56,7 +73,7 @@ def _correctness(found: dict[str, Any]) -> str:
     hard = [row for row in found["rows"] if row["case"].startswith("hard")]
     right = sum(not row["wrong"] for row in hard)
     lines = [
-        f"Kernels: {found['kernels']}.",
+        "Kernels: checked." if found["kernels"] == "checked" else f"Kernels: not run: {found['kernels']}.",
         "",
         table(["outputs", "threshold", "top_k", "candidates", "faces", "beside the CPU"], rows),
         "",
@@ -80,12 +97,12 @@ def _sanitizer(found: dict[str, Any]) -> str:
 
 
 def _times(found: dict[str, Any]) -> str:
-    parts = [] if found["torchvision"] else ["torchvision is missing, or not the one for this torch.\n"]
+    parts = []
     for row in found["rows"]:
         parts.append(
             f"### {row['case']}, threshold {row['options']['score_threshold']:g}\n\n"
-            f"Batch of {row['batch']}, {row['candidates']:,} candidates, at most "
-            f"{row['options']['top_k']:,} of each image, {row['faces']:,} faces. "
+            f"Batch of {row['batch']}, {counted(row['candidates'], 'candidate')}, at most "
+            f"{row['options']['top_k']:,} of each image, {counted(row['faces'], 'face')}. "
             "Milliseconds of a call: median (quartiles).\n"
         )
         cells: list[list[object]] = []
@@ -95,6 +112,7 @@ def _times(found: dict[str, Any]) -> str:
             cells.append([name, milliseconds(seconds["wall"]), milliseconds(seconds["in_a_row"]), note])
         cells += [[name, "", "", f"**no times: {why}**"] for name, why in row["failed"].items()]
         header = ["who", "alone, by the wall", "in a row, by the device", ""]
+        cells += not_run(found, len(header))
         parts.append(table(header, cells) + "\n")
     return "\n".join(parts)
 
@@ -108,6 +126,7 @@ def _footprint(found: dict[str, Any]) -> str:
             counts = [launches[kind] for kind in ("kernels", "copies", "fills")] if launches else ["?"] * 3
             rows.append([case, name, *counts, f"{memory / 2**20:.1f}"])
         rows += [[case, name, "", "", "", f"**{why}**"] for name, why in row["failed"].items()]
+        rows += [[case, *cells] for cells in not_run(found, 5)]
     header = ["outputs", "who", "kernels", "copies", "fills", "MiB"]
     return (
         table(header, rows)
@@ -120,14 +139,18 @@ def _footprint(found: dict[str, Any]) -> str:
 
 def _rates(found: dict[str, Any]) -> str:
     rows: list[list[object]] = []
+    reasons: dict[tuple[str, str], list[str]] = {}
     for row in found["rows"]:
+        if "missing" in row:
+            reasons.setdefault((row["model"], row["missing"]), []).append(row["who"])
+            continue
         if "rate" not in row:
-            why = f"**failed: {row['failed']}**" if "failed" in row else f"missing: {row['missing']}"
+            why = f"**failed: {row['failed']}**"
             rows.append([row["model"], row["who"], row.get("size", ""), row.get("pictures", ""), "", why])
             continue
         rate, beside = row["rate"], row.get("beside_float32")
         made_by = f", post-processing: {row['postprocessing']}" if "postprocessing" in row else ""
-        note = f"{row['faces']} faces{made_by}" + (
+        note = f"{counted(row['faces'], 'face')}{made_by}" + (
             f"; beside float32 without TF32 {beside['without_partner']} alone, "
             f"scores within {beside['score']:.1e}, boxes within {beside['pixels']:.2f} pixels"
             if beside
@@ -135,6 +158,8 @@ def _rates(found: dict[str, Any]) -> str:
         )
         value = f"{rate['median']:.1f} ({rate['low']:.1f} to {rate['high']:.1f})"
         rows.append([row["model"], row["who"], row["size"], row["pictures"], value, note])
+    # One line for all who have the same reason.
+    rows += [[model, "; ".join(who), "", "", "", f"not run: {why}"] for (model, why), who in reasons.items()]
     return table(["model", "engine", "size", "pictures in a call", "pictures per second", ""], rows)
 
 

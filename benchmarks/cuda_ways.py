@@ -9,6 +9,7 @@ once for those above the threshold, once for the limit of faces, and in `batched
 from __future__ import annotations
 
 import functools
+import importlib.util
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +153,15 @@ def contestants(
         case, tensors, options, threads=threads
     )
     return ways
+
+
+def not_run(obstacle: str) -> dict[str, str]:
+    """Who has no turns here, and why: the kernels where there is an obstacle, torchvision where it is not."""
+    reasons = {KERNELS: obstacle} if obstacle else {}
+    if not by_torchvision.is_here():
+        is_there = importlib.util.find_spec("torchvision") is not None
+        reasons[TORCHVISION] = "not the one for this torch" if is_there else "not installed"
+    return reasons
 
 
 def quartiles(values: list[float]) -> dict[str, float]:

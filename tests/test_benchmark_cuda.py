@@ -104,9 +104,7 @@ def test_a_wrong_answer_is_told_and_has_no_times(monkeypatch: pytest.MonkeyPatch
     assert list(row["failed"]) == ["torch path, to the host"]
     assert "torch path, to the host" not in row["seconds"]
     assert cuda.is_bad("times", {"rows": [row]})
-    assert "no times: image 0" in cuda_report.markdown(
-        {"quick": True, "times": {"rows": [row], "torchvision": True}}
-    )
+    assert "no times: image 0" in cuda_report.markdown({"quick": True, "times": {"rows": [row]}})
 
 
 def race(case: cuda_cases.Case, **changes: Any) -> dict[str, Any]:
@@ -187,7 +185,14 @@ def test_rates_go_on_where_one_fails(
     batches = [row for row in rows if row.get("pictures") == 2 and "TF32" in row["who"]]
     assert batches[0]["beside_float32"]["without_partner"] == 0
     assert not cuda.is_bad("rates", {"rows": rows})
-    assert "missing: " in cuda_report.markdown({"quick": True, "rates": {"rows": rows}})
+    report = cuda_report.markdown({"quick": True, "rates": {"rows": rows}})
+    # One line for each reason, in a few words.
+    assert [line.split(" | ")[0] for line in report.splitlines() if "not run: " in line] == [
+        "| mobilenet0.25",
+        "| resnet50",
+    ]
+    assert "not run: needs a CUDA device |" in report
+    assert "not run: its weights are not here (--download fetches them) |" in report
 
 
 def test_a_rate_that_fails_is_no_success(
