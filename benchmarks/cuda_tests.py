@@ -18,9 +18,9 @@ FILES = (
     "tests/ops/test_cuda_device.py",
     "tests/engines/test_torch_engine.py",
     "tests/engines/test_torch_postprocess.py",
-    "tests/engines/test_torch_cuda_device.py",
+    "tests/engines/test_torch_devices.py",
 )
-#: What is in the name of every test, or of its file, that runs on a device.
+#: What is in the name of every test that runs on a device, be it as a parameter, or in that of its file.
 ON_DEVICE = "cuda_device"
 NEEDED = ("pytest", "hypothesis", "skimage")
 SECONDS = 3600
