@@ -126,7 +126,7 @@ def test_everyone_has_turns() -> None:
 def test_kernels_on_the_cpu_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     module = device_arrays.cuda_on_cpu()
     if module is None:
-        pytest.skip(f"{device_arrays.VARIABLE} is not set")
+        pytest.skip(device_arrays.NOT_HERE)
     monkeypatch.setitem(sys.modules, device_arrays.MODULE, module)
 
     def kernels(case: cuda_cases.Case, tensors: cuda_cases.Tensors, options: Options) -> Any:

@@ -20,7 +20,7 @@ from retinaface_fast.anchor_config import AnchorConfig
 from retinaface_fast.engines import DetectingEngine, create_engine
 from retinaface_fast.network import CONFIGS
 from tests.ops.agreement import assert_same_faces
-from tests.ops.device_arrays import MODULE, VARIABLE, WithInterface, cuda_on_cpu
+from tests.ops.device_arrays import MODULE, NOT_HERE, WithInterface, cuda_on_cpu
 from tests.weights.published import random_weights
 
 torch = pytest.importorskip("torch")
@@ -388,7 +388,7 @@ def test_the_kernels_make_the_faces(
     """The kernels that run on the CPU, to which memory of the host is that of the device."""
     extension = cuda_on_cpu()
     if extension is None:
-        pytest.skip(f"{VARIABLE} does not say where the kernels for the CPU are")
+        pytest.skip(NOT_HERE)
     monkeypatch.setitem(sys.modules, MODULE, extension)
     monkeypatch.setattr(retinaface_fast, "_cuda", extension, raising=False)
     assert torch_device.choose_postprocessing(torch.device("cuda:0"), SMALL.anchors) == ("cuda", None)

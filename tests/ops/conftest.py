@@ -9,7 +9,7 @@ import pytest
 
 from retinaface_fast.ops import cuda
 from tests.ops import device_arrays
-from tests.ops.device_arrays import MODULE, VARIABLE, Place
+from tests.ops.device_arrays import MODULE, Place
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def cuda_on_cpu(monkeypatch: pytest.MonkeyPatch) -> Place:
     """The CUDA kernels on the CPU, as if the package had been built with them."""
     module = device_arrays.cuda_on_cpu()
     if module is None:
-        pytest.skip(f"{VARIABLE} is not the path of the build of the CUDA kernels for the CPU")
+        pytest.skip(device_arrays.NOT_HERE)
     monkeypatch.setitem(sys.modules, MODULE, module)
     monkeypatch.setattr("retinaface_fast._cuda", module, raising=False)
     return Place(device_arrays.WithInterface, lambda array: device_arrays.through_interface(array).copy())

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 MODULE = "retinaface_fast._cuda"
 VARIABLE = "RETINAFACE_FAST_CUDA_ON_CPU"
+#: Why a test cannot run.
+NOT_HERE = (
+    f"{VARIABLE} does not say where the CUDA kernels for the CPU are: dev.py cuda builds and tests them"
+)
 
 
 @lru_cache(maxsize=1)

@@ -11,8 +11,11 @@ import pytest
 
 from retinaface_fast import ops
 from retinaface_fast.ops import cuda
+from tests.ops import device_arrays
 from tests.ops.device_arrays import CPU, CUDA, WithDlpack, WithInterface, name_of, through_dlpack
 
+if device_arrays.cuda_on_cpu() is None:  # once, and not for each test
+    pytest.skip(device_arrays.NOT_HERE, allow_module_level=True)
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
 
 SIZE_HW = (32, 32)

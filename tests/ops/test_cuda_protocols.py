@@ -32,6 +32,8 @@ from tests.ops.samples import random_outputs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+if device_arrays.cuda_on_cpu() is None:  # once, and not for each test
+    pytest.skip(device_arrays.NOT_HERE, allow_module_level=True)
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
 
 SIZE_HW = (45, 70)
