@@ -84,7 +84,7 @@ class TorchEngine:
         if self._precision == "float16" and not _does_float16(self._device):
             raise EngineError(
                 "precision 'float16' was asked for, which the engine 'torch' does on a CUDA device and not "
-                f"on {self.device!r}"
+                f"on {self.device!r}; give device='cuda'"
             )
         self._postprocessing, reason = choose_postprocessing(self._device, weights.config.anchors)
         if reason is not None:
