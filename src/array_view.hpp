@@ -14,6 +14,7 @@
 
 #include "retinaface/anchors.hpp"
 #include "retinaface/decode.hpp"
+#include "retinaface/postprocess.hpp"
 
 namespace retinaface::python {
 
@@ -240,6 +241,16 @@ inline std::size_t count(const char* name, const py::handle& object, std::size_t
 // The same, or None for no limit, which is 0.
 inline std::size_t optional_count(const char* name, const py::handle& object) {
     return object.is_none() ? 0 : count(name, object, kMaxAnchors);
+}
+
+// What every search for faces is told, by the names that it has everywhere.
+inline void read_limits(PostprocessOptions& options, const py::object& score_threshold,
+                        const py::object& nms_threshold, const py::object& top_k,
+                        const py::object& keep_top_k) {
+    options.score_threshold = unit_interval("score_threshold", score_threshold);
+    options.nms_threshold = unit_interval("nms_threshold", nms_threshold);
+    options.top_k = optional_count("top_k", top_k);
+    options.keep_top_k = optional_count("keep_top_k", keep_top_k);
 }
 
 // (height, width) of an image, whose anchors must be countable.

@@ -171,10 +171,7 @@ std::shared_ptr<FacesOnDevice> run_postprocess(const std::vector<std::size_t>& s
     PostprocessOptions options;
     options.score_kind = probabilities ? ScoreKind::probabilities : ScoreKind::logits;
     options.variances = variances_of("variances", variances);
-    options.score_threshold = unit_interval("score_threshold", score_threshold);
-    options.nms_threshold = unit_interval("nms_threshold", nms_threshold);
-    options.top_k = optional_count("top_k", top_k);
-    options.keep_top_k = optional_count("keep_top_k", keep_top_k);
+    read_limits(options, score_threshold, nms_threshold, top_k, keep_top_k);
 
     Batch batch;
     batch.stream = stream_of(stream);

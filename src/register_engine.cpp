@@ -147,10 +147,7 @@ py::tuple detect(const Engine& engine, const py::object& image, bool rgb, const 
     const ImageArray view("image", image, 3);
     checked_num_anchors("image", engine.anchors(), view.size());
     PostprocessOptions options;
-    options.score_threshold = unit_interval("score_threshold", score_threshold);
-    options.nms_threshold = unit_interval("nms_threshold", nms_threshold);
-    options.top_k = optional_count("top_k", top_k);
-    options.keep_top_k = optional_count("keep_top_k", keep_top_k);
+    read_limits(options, score_threshold, nms_threshold, top_k, keep_top_k);
     const ImageView pixels = view.view(0, rgb);
 
     const auto give_back = [](Workspace* used) { pool.release(std::unique_ptr<Workspace>(used)); };

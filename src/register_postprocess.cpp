@@ -99,10 +99,7 @@ py::list run_postprocess(const AnchorPyramid& pyramid, const py::object& class_s
     PostprocessOptions options;
     options.score_kind = probabilities ? ScoreKind::probabilities : ScoreKind::logits;
     options.variances = variances_of("variances", variances);
-    options.score_threshold = unit_interval("score_threshold", score_threshold);
-    options.nms_threshold = unit_interval("nms_threshold", nms_threshold);
-    options.top_k = optional_count("top_k", top_k);
-    options.keep_top_k = optional_count("keep_top_k", keep_top_k);
+    read_limits(options, score_threshold, nms_threshold, top_k, keep_top_k);
     const std::size_t num_threads = count("threads", threads, 1024);
 
     const std::size_t level_count = pyramid.levels().size();
